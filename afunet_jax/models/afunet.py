@@ -1,0 +1,150 @@
+"""AFUNet: shallow features, T unrolled stages, reconstruction."""
+
+import dataclasses
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from afunet_jax.errors import ConfigError, DataError
+from afunet_jax.models.afm import ABLATIONS, AFM, ORDERS
+from afunet_jax.models.layers import Conv3x3, LayerNorm
+
+MAX_STAGES = 6  # SAM's stochastic depth is spaced for six stages, whatever T is
+INPUT_CHANNELS = 18
+
+
+class AFUNet(nn.Module):
+    """AFUNet (Li et al., ICCV 2025): three exposures to one HDR image.
+
+    Attributes:
+        num_stages: T, 2 to 6 in the paper (Table 6).
+        width: channels of the fused features, a third of them for each exposure.
+        sfm_depth: Swin blocks per SFM.
+        sfm_heads, sam_heads, cfm_heads: attention heads of the modules.
+        window_size: side of the attention windows, pixels.
+        mlp_ratio: hidden over outer width of every MLP.
+        drop_path: largest rate of stochastic depth, in [0, 1).
+        order: 'AF' aligns, then fuses; 'FA' the other way round (Table 5).
+        ablation: 'M1' SFM alone, 'M2' + SAM, 'M3' + CFM, 'M4' + DCM, the full network (Table 4).
+    """
+
+    num_stages: int = 4
+    width: int = 72
+    sfm_depth: int = 5
+    sfm_heads: int = 4
+    sam_heads: int = 2
+    cfm_heads: int = 2
+    window_size: int = 8
+    mlp_ratio: int = 2
+    drop_path: float = 0.1
+    order: str = 'AF'
+    ablation: str = 'M4'
+
+    @nn.compact
+    def __call__(self, x: jax.Array, train: bool = False, positions: jax.Array | None = None) -> jax.Array:
+        """Merges three exposures.
+
+        Args:
+            x: `[B, H, W, 18]`, see `hdr.network_input`. H and W of at least 8 (one window) are padded
+                by reflection to multiples of the window, and the output is cropped back.
+            train: stochastic depth on; needs a `dropout` key in `rngs`.
+            positions: int `[B]`, place of each example in the global batch when it is spread over
+                devices; 0 to B - 1 if None. Stochastic depth is drawn by it.
+
+        Returns:
+            Linear HDR image `[B, H, W, 3]`, values in (0, 1).
+
+        Raises:
+            DataError: the input's shape.
+            ConfigError: the network's settings.
+        """
+        check_architecture(self)
+        height, width = _check_input(x, self.window_size)
+        x = _pad_to_multiple(x, self.window_size)
+        channels = self.width // 3
+        f_1, f_2, f_3 = (Conv3x3(channels, name=f'shallow_{i + 1}')(x[..., 6 * i : 6 * i + 6]) for i in range(3))
+        z = LayerNorm(name='shallow_norm')(jnp.concatenate([f_1, f_2, f_3], -1))
+        self.sow('intermediates', 'shallow_norm', z)
+        alpha_1, y_2, alpha_3 = jnp.split(z, 3, -1)
+        x = y_2
+        for stage in self._stages():
+            alpha_1, x, alpha_3 = stage(alpha_1, x, alpha_3, y_2, train, positions)
+        x = x + Conv3x3(channels, name='skip_conv')(f_2)
+        output = nn.sigmoid(Conv3x3(3, name='output_conv')(x))  # Eq. (16)
+        return output[:, :height, :width]
+
+    def _stages(self) -> list[AFM]:
+        depth, stages = self.sfm_depth, self.num_stages
+        sfm_rates = np.linspace(0, self.drop_path, depth * stages)
+        sam_rates = np.linspace(0, self.drop_path, MAX_STAGES)
+        return [
+            AFM(
+                self.sam_heads, self.sfm_heads, self.cfm_heads, self.window_size, self.mlp_ratio,
+                float(sam_rates[t]), tuple(map(float, sfm_rates[depth * t : depth * (t + 1)])),
+                self.ablation, self.order, is_last=t == stages - 1, name=f'stage_{t}',
+            )
+            for t in range(stages)
+        ]  # fmt: skip
+
+
+def build(settings: Any) -> AFUNet:
+    """The network of a mapping (or ml_collections config) of AFUNet's attributes.
+
+    Raises:
+        ConfigError: an unknown or impossible setting.
+    """
+    settings = dict(settings)
+    known = {field.name for field in dataclasses.fields(AFUNet)} - {'parent', 'name'}
+    if unknown := sorted(set(settings) - known):
+        raise ConfigError(f'model settings are {", ".join(sorted(known))}; unknown: {", ".join(unknown)}')
+    model = AFUNet(**settings)
+    check_architecture(model)
+    return model
+
+
+def check_architecture(model: AFUNet) -> None:
+    """Raises ConfigError if the settings cannot be built, naming the rule."""
+    m = model
+    rules = [
+        (1 <= m.num_stages <= MAX_STAGES, f'num_stages is 1 to {MAX_STAGES}', m.num_stages),
+        (m.width >= 3 and m.width % 3 == 0, 'width is a multiple of 3, a third for each exposure', m.width),
+        (m.sfm_depth >= 1, 'sfm_depth is at least 1', m.sfm_depth),
+        (m.sfm_heads >= 1 and m.width % m.sfm_heads == 0, 'sfm_heads divides width', m.sfm_heads),
+        (m.sam_heads >= 1 and m.width // 3 % m.sam_heads == 0, 'sam_heads divides width / 3', m.sam_heads),
+        (m.cfm_heads >= 1 and m.width // 3 % m.cfm_heads == 0, 'cfm_heads divides width / 3', m.cfm_heads),
+        (m.window_size >= 2 and m.window_size % 2 == 0, 'window_size is even', m.window_size),
+        (m.mlp_ratio >= 1, 'mlp_ratio is at least 1', m.mlp_ratio),
+        (0 <= m.drop_path < 1, 'drop_path is in [0, 1)', m.drop_path),
+        (m.order in ORDERS, f'order is one of {", ".join(ORDERS)}', m.order),
+        (m.ablation in ABLATIONS, f'ablation is one of {", ".join(ABLATIONS)}', m.ablation),
+    ]
+    broken = [f'{rule}, but it is {value!r}' for holds, rule, value in rules if not holds]
+    if broken:
+        raise ConfigError('model: ' + '; '.join(broken))
+
+
+def count_parameters(params: Any) -> int:
+    """Number of scalars in a tree of parameters (arrays or shapes)."""
+    return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params))
+
+
+def _check_input(x: jax.Array, window: int) -> tuple[int, int]:
+    if x.ndim != 4 or x.shape[-1] != INPUT_CHANNELS:
+        raise DataError(f'AFUNet takes [B, H, W, {INPUT_CHANNELS}] (see hdr.network_input), but got {list(x.shape)}')
+    height, width = x.shape[1:3]
+    for side in (height, width):
+        if -side % window > side - 1:
+            raise DataError(
+                f'an image of {height}x{width} pixels cannot be padded by reflection to multiples of {window}: '
+                f'a side of {side} reflects at most {side - 1} pixels; use images of at least {window}x{window}'
+            )
+    return height, width
+
+
+def _pad_to_multiple(x: jax.Array, multiple: int) -> jax.Array:
+    """Pads bottom and right by reflection."""
+    bottom, right = -x.shape[1] % multiple, -x.shape[2] % multiple
+    return jnp.pad(x, ((0, 0), (0, bottom), (0, right), (0, 0)), mode='reflect') if bottom or right else x

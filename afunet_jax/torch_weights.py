@@ -1,0 +1,279 @@
+"""Released PyTorch weights to our parameters and back: one table of names, one of layouts.
+
+The number of stages, the widths, the heads and the window are read off the weights' shapes. Only the
+full network in the order AF exists as PyTorch code, so only it can be imported and exported.
+PyTorch itself is needed for reading and writing files alone, and imported there.
+"""
+
+import math
+import pathlib
+import pickle
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import flax.traverse_util
+import numpy as np
+
+from afunet_jax import files
+from afunet_jax.errors import ConfigError, WeightsError
+from afunet_jax.models import windows
+from afunet_jax.models.afunet import AFUNet
+
+MASK_WINDOWS = 5  # the release registers attn_mask for an image of 5 x 5 windows (40 x 40 pixels)
+UNUSED = 'patch_embed_div3.norm'  # a LayerNorm that the release registers and never calls
+BUFFERS = ('relative_position_index', 'attn_mask')
+STAGE_KEY = re.compile(r'SFM\.(\d+)\.residual_group\.blocks\.(\d+)\.')
+
+Layout = tuple[Callable[[np.ndarray], np.ndarray], Callable[[np.ndarray], np.ndarray]]
+
+LAYOUTS: dict[str, Layout] = {  # name: (PyTorch to ours, ours to PyTorch)
+    'same': (lambda a: a, lambda a: a),
+    'dense': (lambda a: a.T, lambda a: a.T),  # [out, in] <-> [in, out]
+    'conv': (lambda a: a.transpose(2, 3, 1, 0), lambda a: a.transpose(3, 2, 0, 1)),  # OIHW <-> HWIO
+    'pointwise': (lambda a: a[:, :, 0, 0].T, lambda a: a.T[:, :, None, None]),  # [O, I, 1, 1] <-> [I, O]
+    'depthwise': (lambda a: a[:, 0].transpose(1, 2, 0), lambda a: a.transpose(2, 0, 1)[:, None]),  # [C, 1, 3, 3] <-> HWC
+    'heads': (lambda a: a[:, 0, 0], lambda a: a[:, None, None]),  # [heads, 1, 1] <-> [heads]
+}
+
+
+def _layer(key: str, path: str, layout: str, bias: bool = True) -> list[tuple[str, str, str]]:
+    rows = [(f'{key}.weight', f'{path}/kernel', layout)]
+    return rows + [(f'{key}.bias', f'{path}/bias', 'same')] if bias else rows
+
+
+def _norm(key: str, path: str) -> list[tuple[str, str, str]]:
+    return [(f'{key}.weight', f'{path}/scale', 'same'), (f'{key}.bias', f'{path}/bias', 'same')]
+
+
+def _mlp(key: str, path: str) -> list[tuple[str, str, str]]:
+    return _layer(f'{key}.fc1', f'{path}/fc1', 'dense') + _layer(f'{key}.fc2', f'{path}/fc2', 'dense')
+
+
+def _sam(key: str, path: str) -> list[tuple[str, str, str]]:
+    key = f'{key}.residual_group.blocks.0'
+    return [
+        (f'{key}.attn.relative_position_bias_table', f'{path}/position_bias/table', 'same'),
+        *_layer(f'{key}.attn.q', f'{path}/query', 'dense'),
+        *_layer(f'{key}.attn.kv', f'{path}/key_value', 'dense'),
+        *_layer(f'{key}.attn.proj', f'{path}/projection', 'dense'),
+        *_layer(f'{key}.mlp', f'{path}/depthwise', 'depthwise'),
+    ]
+
+
+def _cfm(key: str, path: str) -> list[tuple[str, str, str]]:
+    return [
+        (f'{key}.attn.temperature', f'{path}/temperature', 'heads'),
+        *_layer(f'{key}.attn.q', f'{path}/query', 'pointwise', bias=False),
+        *_layer(f'{key}.attn.k', f'{path}/key', 'pointwise', bias=False),
+        *_layer(f'{key}.attn.v', f'{path}/value', 'pointwise', bias=False),
+        *_layer(f'{key}.attn.project_out', f'{path}/projection', 'pointwise', bias=False),
+        *_layer(f'{key}.conv', f'{path}/depthwise', 'depthwise'),
+    ]
+
+
+def _swin(key: str, path: str) -> list[tuple[str, str, str]]:
+    return [
+        *_norm(f'{key}.norm1', f'{path}/norm1'),
+        (f'{key}.attn.relative_position_bias_table', f'{path}/position_bias/table', 'same'),
+        *_layer(f'{key}.attn.qkv', f'{path}/qkv', 'dense'),
+        *_layer(f'{key}.attn.proj', f'{path}/projection', 'dense'),
+        *_norm(f'{key}.norm2', f'{path}/norm2'),
+        *_mlp(f'{key}.mlp', f'{path}/mlp'),
+    ]
+
+
+def name_table(num_stages: int, sfm_depth: int) -> list[tuple[str, str, str]]:
+    """Every parameter: (PyTorch's key, our path with '/', name in `LAYOUTS`)."""
+    rows = [row for i in (1, 2, 3) for row in _layer(f'conv{i}.0', f'shallow_{i}', 'conv')]
+    rows += _norm('patch_embed.norm', 'shallow_norm')
+    for t in range(num_stages):
+        stage = f'stage_{t}'
+        rows += _mlp(f'A1.{t}', f'{stage}/mlp_d1') + _mlp(f'A3.{t}', f'{stage}/mlp_d3')
+        rows += _sam(f'a_12.{t}', f'{stage}/sam_1') + _sam(f'a_32.{t}', f'{stage}/sam_3')
+        for k in range(sfm_depth):
+            rows += _swin(f'SFM.{t}.residual_group.blocks.{k}', f'{stage}/sfm/block_{k}')
+        rows += _layer(f'SFM.{t}.conv', f'{stage}/sfm/conv', 'conv')
+        rows += _cfm(f'f_12.{t}', f'{stage}/cfm_u') + _cfm(f'f_32.{t}', f'{stage}/cfm_v')
+        rows += _mlp(f'A2_T.{t}', f'{stage}/dcm/mlp_d2t') + _mlp(f'inv.{t}', f'{stage}/dcm/mlp_inv')
+        rows += [(f'beta1.{t}', f'{stage}/dcm/beta_1', 'same'), (f'beta2.{t}', f'{stage}/dcm/beta_3', 'same')]
+        rows += _mlp(f'mlps_end.{t}', f'{stage}/mlp_end')
+    return rows + _layer('conv_skip', 'skip_conv', 'conv') + _layer('out.0', 'output_conv', 'conv')
+
+
+def architecture(state_dict: Mapping[str, Any]) -> dict[str, int]:
+    """AFUNet's attributes as the shapes of a released state dict tell them.
+
+    Raises:
+        WeightsError: the keys that tell the architecture are missing or misshapen.
+    """
+    shapes = {key.removeprefix('module.'): np.shape(value) for key, value in state_dict.items()}
+
+    def shape(pattern: str, dimensions: int) -> tuple[int, ...]:
+        # Any stage will do: a missing or misshapen key is reported with all others, not here.
+        for key, found in shapes.items():
+            if re.fullmatch(pattern, key) and len(found) == dimensions:
+                return found
+        raise WeightsError(
+            f'these are not the weights of an AFUNet: no {dimensions}-dimensional key like {pattern} '
+            f'among {_some(shapes)}'
+        )
+
+    blocks = [tuple(map(int, match.groups())) for key in shapes if (match := STAGE_KEY.match(key))]
+    block = r'SFM\.\d+\.residual_group\.blocks\.\d+'
+    rows, sfm_heads = shape(rf'{block}\.attn\.relative_position_bias_table', 2)
+    hidden, width = shape(rf'{block}\.mlp\.fc1\.weight', 2)
+    return {
+        'num_stages': max(t for t, _ in blocks) + 1,
+        'width': width,
+        'sfm_depth': max(k for _, k in blocks) + 1,
+        'sfm_heads': sfm_heads,
+        'sam_heads': shape(r'a_[13]2\.\d+\..*\.relative_position_bias_table', 2)[1],
+        'cfm_heads': shape(r'f_[13]2\.\d+\.attn\.temperature', 3)[0],
+        'window_size': (math.isqrt(rows) + 1) // 2,
+        'mlp_ratio': hidden // max(width, 1),
+    }
+
+
+def from_state_dict(state_dict: Mapping[str, Any]) -> dict[str, Any]:
+    """PyTorch's parameters to ours.
+
+    Args:
+        state_dict: key to array, with or without `module.` before the keys. Buffers are checked
+            (`relative_position_index`) or ignored (`attn_mask`), the unused LayerNorm is dropped.
+
+    Returns:
+        The tree of parameters of `AFUNet(**architecture(state_dict))`, float32 NumPy arrays.
+
+    Raises:
+        WeightsError: lists all missing, surplus and misshapen keys.
+    """
+    arrays = {key.removeprefix('module.'): np.asarray(value) for key, value in state_dict.items()}
+    settings = architecture(arrays)
+    try:
+        shapes = flax.traverse_util.flatten_dict(parameter_shapes(settings), sep='/')
+    except ConfigError as error:
+        raise WeightsError(f'these are not the weights of an AFUNet that can be built: {error}') from error
+    params, problems = {}, []
+    for key, path, layout in name_table(settings['num_stages'], settings['sfm_depth']):
+        if key not in arrays:
+            problems.append(f'missing: {key}')
+            continue
+        array = arrays.pop(key)
+        expected = LAYOUTS[layout][1](np.empty(shapes[path].shape)).shape
+        if array.shape != expected:
+            problems.append(f'misshapen: {key} is {list(array.shape)}, expected {list(expected)}')
+        else:
+            params[path] = np.array(LAYOUTS[layout][0](array), np.float32, order='C')
+    problems += _check_rest(arrays, settings['window_size'])
+    if problems:
+        raise WeightsError(f'these weights do not fit AFUNet({settings}):\n  ' + '\n  '.join(problems))
+    return flax.traverse_util.unflatten_dict(params, sep='/')
+
+
+def parameter_shapes(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The tree of parameter shapes of AFUNet with these settings; nothing is computed."""
+    import jax
+
+    model = AFUNet(**settings)
+    sample = jax.ShapeDtypeStruct((1, model.window_size, model.window_size, 18), np.float32)
+    return jax.eval_shape(model.init, jax.random.key(0), sample)['params']
+
+
+def to_state_dict(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Our parameters to PyTorch's, with the buffers and the unused LayerNorm: loads with `strict=True`.
+
+    Raises:
+        WeightsError: the parameters are not those of the full network in the order AF.
+    """
+    flat = flax.traverse_util.flatten_dict(dict(params), sep='/')
+    stages = sum(key.startswith('stage_') for key in params)
+    depth = sum(key.startswith('block_') for key in params.get('stage_0', {}).get('sfm', {}))
+    table = name_table(stages, depth)
+    missing, surplus = {path for _, path, _ in table} - set(flat), set(flat) - {path for _, path, _ in table}
+    if missing or surplus:
+        raise WeightsError(
+            'only the full AFUNet (order AF, ablation M4) can be exported to PyTorch; these parameters lack '
+            f'{sorted(missing) or "nothing"} and have {sorted(surplus) or "nothing"} besides'
+        )
+    state = {key: np.array(LAYOUTS[layout][1](np.asarray(flat[path], np.float32))) for key, path, layout in table}
+    channels = state['patch_embed.norm.weight'].shape[0] // 3
+    state |= {f'{UNUSED}.weight': np.ones(channels, np.float32), f'{UNUSED}.bias': np.zeros(channels, np.float32)}
+    return state | _buffers(state)
+
+
+def read_pth(path: str | pathlib.Path) -> dict[str, np.ndarray]:
+    """The state dict in a `.pth`, bare or inside the release's dict. Read with `weights_only`: no code runs.
+
+    Raises:
+        WeightsError: no such file, not a PyTorch file, or no state dict in it; PyTorch is missing.
+    """
+    path = pathlib.Path(path)
+    if not path.is_file():
+        raise WeightsError(f'{path}: no such file')
+    torch = _torch()
+    try:
+        content = torch.load(path, map_location='cpu', weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError, TypeError, AttributeError, IndexError) as error:
+        reason = str(error).strip().split('\n')[0] or type(error).__name__
+        raise WeightsError(f'{path}: not a file of PyTorch weights, or damaged ({reason})') from error
+    if isinstance(content, Mapping) and isinstance(content.get('state_dict'), Mapping):
+        content = content['state_dict']
+    if not isinstance(content, Mapping) or not content or not all(isinstance(k, str) for k in content):
+        raise WeightsError(f'{path}: holds {type(content).__name__}, not a state dict; expected the release\'s dict or a bare one')
+    not_tensors = [key for key, value in content.items() if not isinstance(value, torch.Tensor)]
+    if not_tensors:
+        raise WeightsError(f'{path}: {_some(not_tensors)} are not tensors; expected a state dict')
+    return {key: value.detach().cpu().numpy() for key, value in content.items()}
+
+
+def write_pth(path: str | pathlib.Path, params: Mapping[str, Any]) -> None:
+    """Writes our parameters as the release's dict, `{'state_dict': ...}`, for `load_state_dict(strict=True)`."""
+    torch = _torch()
+    state = {key: torch.from_numpy(np.array(value)) for key, value in to_state_dict(params).items()}
+    with files.replacing(path) as temporary:
+        torch.save({'state_dict': state}, temporary)
+
+
+def _buffers(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    buffers = {}
+    for key, table in state.items():
+        if key.endswith('relative_position_bias_table'):
+            window = (math.isqrt(table.shape[0]) + 1) // 2
+            prefix = key.removesuffix('attn.relative_position_bias_table')
+            buffers[f'{prefix}attn.relative_position_index'] = windows.relative_position_index(window).astype(np.int64)
+            match = STAGE_KEY.match(key)
+            if match and int(match[2]) % 2:
+                side = MASK_WINDOWS * window
+                buffers[f'{prefix}attn_mask'] = np.asarray(windows.shift_mask(side, side, window, window // 2))
+    return buffers
+
+
+def _check_rest(arrays: Mapping[str, np.ndarray], window: int) -> list[str]:
+    """Problems among the keys that are no parameters."""
+    problems = []
+    for key, array in arrays.items():
+        if key.endswith('relative_position_index'):
+            if not np.array_equal(array, windows.relative_position_index(window)):
+                problems.append(f'{key}: another numbering of relative positions than ours')
+        elif not key.endswith(BUFFERS) and not key.startswith(UNUSED):
+            problems.append(f'surplus: {key}')
+    return problems
+
+
+def _some(keys: Any, most: int = 5) -> str:
+    keys = list(keys)
+    return ', '.join(keys[:most]) + (f' and {len(keys) - most} more' if len(keys) > most else '') or 'nothing'
+
+
+def _torch() -> Any:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')
+            import torch
+    except ImportError as error:
+        raise WeightsError(
+            'reading and writing .pth needs PyTorch: pip install -r requirements-dev.txt (its CPU build will do)'
+        ) from error
+    return torch
