@@ -1,0 +1,327 @@
+"""Files: what is read equals what other readers read; what is damaged is refused, with its name."""
+
+import struct
+import warnings
+
+import cv2
+import numpy as np
+import pytest
+import tifffile
+
+from afunet_jax import image_io
+from afunet_jax.errors import DataError
+
+HEIGHT, WIDTH = 60, 83
+
+
+@pytest.fixture
+def ldr() -> np.ndarray:
+    """A ramp with noise: it compresses, but not to nothing."""
+    random = np.random.RandomState(0)
+    ramp = np.add.outer(np.arange(HEIGHT), np.arange(WIDTH))[..., None] * np.array([400, 430, 450])
+    return (ramp + random.randint(0, 99, ramp.shape)).astype(np.uint16)
+
+
+@pytest.fixture
+def radiance() -> np.ndarray:
+    return np.exp(3 * np.random.RandomState(1).standard_normal((HEIGHT, WIDTH, 3))).astype(np.float32)
+
+
+def write_tiff(path, image, compression: int) -> None:
+    assert cv2.imwrite(str(path), image[..., ::-1], [cv2.IMWRITE_TIFF_COMPRESSION, compression])
+
+
+def directory_first(data: bytes) -> bytes:
+    """A little-endian TIFF with its directory before the pixels, as cameras and tifffile write it."""
+    sizes = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8}
+    (place,) = struct.unpack_from('<I', data, 4)
+    (number,) = struct.unpack_from('<H', data, place)
+    entries = [struct.unpack_from('<HHI4s', data, place + 2 + 12 * i) for i in range(number)]
+    far = [sizes[kind] * count for _, kind, count, _ in entries if sizes[kind] * count > 4]
+    start, out, extra = 8 + 2 + 12 * number + 4, b'', b''
+    shift, strips = start + sum(far), {}
+    for tag, kind, count, value in entries:
+        size = sizes[kind] * count
+        raw = value[:size] if size <= 4 else data[struct.unpack('<I', value)[0]:][:size]
+        strips[tag] = struct.unpack(f'<{count}{"H" if kind == 3 else "I"}', raw) if tag in (273, 279) else ()
+        if tag == 273:
+            raw = struct.pack(f'<{count}I', *(offset + shift for offset in struct.unpack(f'<{count}I', raw)))
+        if size > 4:
+            value, extra = struct.pack('<I', start + len(extra)), extra + raw
+        else:
+            value = raw.ljust(4, b'\0')
+        out += struct.pack('<HHI4s', tag, kind, count, value)
+    pixels_end = max(map(sum, zip(strips[273], strips[279], strict=True)))
+    return b'II*\0' + struct.pack('<IH', 8, number) + out + bytes(4) + extra + data[:pixels_end]
+
+
+# ---- LDR --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize('compression', [1, 5, 32946], ids=['none', 'lzw', 'deflate'])
+def test_reads_16_bit_tiff_of_every_compression(tmp_path, ldr, compression):
+    write_tiff(tmp_path / 'a.tif', ldr, compression)
+    read = image_io.read_ldr(tmp_path / 'a.tif')
+    assert read.dtype == np.uint16 and read.flags.c_contiguous
+    np.testing.assert_array_equal(read, ldr)
+
+
+@pytest.mark.parametrize('options', [
+    {'byteorder': '>'}, {'bigtiff': True}, {'tile': (32, 32)}, {'rowsperstrip': 7},
+    {'compression': 'zlib', 'rowsperstrip': 7}, {'compression': 'zlib', 'predictor': True}], ids=str)
+def test_reads_tiff_of_another_writer(tmp_path, ldr, options):
+    tifffile.imwrite(tmp_path / 'a.tif', ldr, photometric='rgb', **options)
+    np.testing.assert_array_equal(image_io.read_ldr(tmp_path / 'a.tif'), ldr)
+
+
+@pytest.mark.parametrize('name', ['a.tif', 'a.tiff', 'a.png'])
+def test_ldr_round_trip_16_bits(tmp_path, ldr, name):
+    image_io.write_ldr(tmp_path / name, ldr)
+    np.testing.assert_array_equal(image_io.read_ldr(tmp_path / name), ldr)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize('name', ['a.tif', 'a.png'])
+def test_8_bits_are_spread_with_a_warning(tmp_path, ldr, name):
+    eight = np.arange(256, dtype=np.uint8).repeat(3).reshape(16, 16, 3)
+    image_io.write_ldr(tmp_path / name, eight)
+    with pytest.warns(image_io.EightBitWarning, match=name):
+        read = image_io.read_ldr(tmp_path / name)
+    assert read.dtype == np.uint16 and read.min() == 0 and read.max() == 65535
+    np.testing.assert_array_equal(read, eight.astype(np.uint16) * 257)
+
+
+def test_16_bits_give_no_warning(tmp_path, ldr):
+    image_io.write_ldr(tmp_path / 'a.tif', ldr)
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        image_io.read_ldr(tmp_path / 'a.tif')
+
+
+def test_reads_jpeg_and_colours_are_rgb(tmp_path):
+    red = np.zeros((16, 16, 3), np.uint8)
+    red[..., 2] = 250  # OpenCV writes BGR
+    cv2.imwrite(str(tmp_path / 'a.jpg'), red)
+    with pytest.warns(image_io.EightBitWarning):
+        read = image_io.read_ldr(tmp_path / 'a.jpg')
+    assert read[..., 0].min() > 60000 and read[..., 1:].max() < 2000
+
+
+@pytest.mark.parametrize('make', [
+    lambda ldr: (ldr[..., 0], {'photometric': 'minisblack'}),
+    lambda ldr: (np.dstack([ldr, ldr[..., 0]]), {'photometric': 'rgb', 'extrasamples': ['unassalpha']}),
+    lambda ldr: ((ldr / 65536).astype(np.float32), {'photometric': 'rgb'}),
+    lambda ldr: (ldr.astype(np.uint32), {'photometric': 'rgb'}),
+    lambda ldr: (ldr.astype(np.int16), {'photometric': 'rgb'}),
+    lambda ldr: (ldr[..., 0].astype(np.uint8),
+                 {'photometric': 'palette', 'colormap': np.zeros((3, 256), np.uint16)}),
+    lambda ldr: (ldr.transpose(2, 0, 1), {'photometric': 'rgb', 'planarconfig': 'separate'}),
+], ids=['grey', 'alpha', 'float', '32 bits', 'signed', 'palette', 'planes'])
+def test_refuses_what_is_not_an_rgb_image(tmp_path, ldr, make):
+    image, options = make(ldr)
+    tifffile.imwrite(tmp_path / 'a.tif', image, **options)
+    with pytest.raises(DataError, match='a.tif.*(Export|Copy)'):
+        image_io.read_ldr(tmp_path / 'a.tif')
+
+
+@pytest.mark.parametrize('share', [0.001, 0.05, 0.3, 0.6, 0.9, 0.99, 0.9999])
+@pytest.mark.parametrize('place', [bytes, directory_first], ids=['directory last', 'directory first'])
+@pytest.mark.parametrize('bits', [8, 16])
+@pytest.mark.parametrize('compression', [1, 5, 32946], ids=['none', 'lzw', 'deflate'])
+def test_refuses_a_truncated_tiff(tmp_path, capfd, ldr, compression, bits, place, share):
+    image = ldr if bits == 16 else (ldr >> 8).astype(np.uint8)
+    write_tiff(tmp_path / 'a.tif', image, compression)
+    capfd.readouterr()
+    data = place((tmp_path / 'a.tif').read_bytes())
+    (tmp_path / 'whole.tif').write_bytes(data)
+    with warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        image_io.read_ldr(tmp_path / 'whole.tif')
+    # The last bytes of OpenCV's own files belong to the directory's values or to nothing.
+    end = len(data) if place is directory_first else len(data) - 4
+    (tmp_path / 'cut.tif').write_bytes(data[:max(int(share * end), 1)])
+    with pytest.raises(DataError, match='cut.tif'):
+        image_io.read_ldr(tmp_path / 'cut.tif')
+    assert capfd.readouterr() == ('', '')  # OpenCV's log is silent
+
+
+def test_refuses_a_tiff_whose_compressed_pixels_are_damaged(tmp_path, ldr):
+    write_tiff(tmp_path / 'a.tif', ldr, 5)
+    data = bytearray((tmp_path / 'a.tif').read_bytes())
+    data[len(data) // 3:len(data) // 3 + 50] = bytes(50)
+    (tmp_path / 'a.tif').write_bytes(data)
+    with pytest.raises(DataError, match='a.tif.*damaged'):
+        image_io.read_ldr(tmp_path / 'a.tif')
+
+
+@pytest.mark.parametrize('name, share', [(n, s) for n in ('a.png', 'a.jpg') for s in (0.1, 0.5, 0.99)])
+def test_refuses_a_truncated_png_or_jpeg(tmp_path, ldr, name, share):
+    cv2.imwrite(str(tmp_path / name), (ldr >> 8).astype(np.uint8))
+    data = (tmp_path / name).read_bytes()
+    (tmp_path / name).write_bytes(data[:int(share * len(data))])
+    with pytest.raises(DataError, match=f'{name}: truncated'):
+        image_io.read_ldr(tmp_path / name)
+
+
+@pytest.mark.parametrize('read', [image_io.read_ldr, image_io.read_hdr])
+@pytest.mark.parametrize('content, words', [
+    (b'', 'empty'), (b'hello', 'not a'), (b'<!DOCTYPE html>' * 100, 'not a'), (b'II*\0', 'truncated'),
+    (None, 'read')])
+def test_refuses_what_is_no_image(tmp_path, read, content, words):
+    path = tmp_path / 'a.tif'
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(DataError, match=f'a.tif: .*{words}'):
+        read(path)
+
+
+def test_refuses_a_folder(tmp_path):
+    with pytest.raises(DataError, match='cannot be read'):
+        image_io.read_ldr(tmp_path)
+
+
+# ---- HDR --------------------------------------------------------------------------------------------
+
+
+def test_hdr_round_trip_is_the_nearest_rgbe(tmp_path, radiance):
+    image_io.write_hdr(tmp_path / 'a.hdr', radiance)
+    read = image_io.read_hdr(tmp_path / 'a.hdr')
+    assert read.dtype == np.float32
+    largest = radiance.max(axis=-1, keepdims=True)
+    step = np.exp2(np.frexp(largest)[1] - 8.0)
+    assert (np.abs(read - radiance) <= step).all() and np.abs(read - radiance).mean() < 0.27 * step.mean()
+    image_io.write_hdr(tmp_path / 'b.hdr', read)
+    assert (tmp_path / 'a.hdr').read_bytes() == (tmp_path / 'b.hdr').read_bytes()
+
+
+def test_hdr_bytes_decode_without_the_added_half(tmp_path):
+    pixels = np.random.RandomState(2).randint(0, 256, (5, 7, 4)).astype(np.uint8)  # width 7: stored flat
+    pixels[0, :, 3] = [0, 1, 2, 128, 136, 254, 255]
+    (tmp_path / 'a.hdr').write_bytes(b'#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\n-Y 5 +X 7\n' + pixels.tobytes())
+    read = image_io.read_hdr(tmp_path / 'a.hdr')
+    exponent = pixels[..., 3:].astype(int)
+    expected = np.where(exponent > 0, pixels[..., :3] * 2.0 ** (exponent - 136), 0)
+    np.testing.assert_array_equal(read, expected.astype(np.float32))
+    np.testing.assert_array_equal(read, image_io.from_rgbe(pixels))
+
+
+@pytest.mark.parametrize('header', [
+    b'#?RGBE\nFORMAT=32-bit_rle_rgbe\n\n',
+    b'#?RADIANCE\n# Made by a program\nFORMAT=32-bit_rle_rgbe\nEXPOSURE=1.0\nGAMMA=1\n\n',
+    b'#?RADIANCE\nEXPOSURE=1.0\nSOFTWARE=x\nFORMAT=32-bit_rle_rgbe\n\n',
+    b'#?RADIANCE\r\nFORMAT=32-bit_rle_rgbe\r\n\r\n'])
+@pytest.mark.parametrize('width', [7, WIDTH])
+def test_reads_the_headers_of_other_writers(tmp_path, radiance, header, width):
+    radiance = np.ascontiguousarray(radiance[:, :width])
+    image_io.write_hdr(tmp_path / 'a.hdr', radiance)
+    data = (tmp_path / 'a.hdr').read_bytes()
+    (tmp_path / 'b.hdr').write_bytes(header + data[data.index(b'-Y'):])
+    one, other = (image_io.read_hdr(tmp_path / name) for name in ('a.hdr', 'b.hdr'))
+    np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize('old, new, words', [
+    (b'rgbe\n\n', b'xyze\n\n', 'FORMAT'), (b'FORMAT=32-bit_rle_rgbe', b'X=1', 'FORMAT'),
+    (b'-Y', b'+Y', 'size'), (b'-Y 60', b'-Y 0', 'size'), (b'\n\n-Y', b'\n-Y', 'size'),
+    (b'#?RADIANCE', b'Written by x', 'not an HDR image')])
+def test_refuses_odd_headers(tmp_path, radiance, old, new, words):
+    image_io.write_hdr(tmp_path / 'a.hdr', radiance)
+    data = (tmp_path / 'a.hdr').read_bytes()
+    assert old in data
+    (tmp_path / 'a.hdr').write_bytes(data.replace(old, new, 1))
+    with pytest.raises(DataError, match=f'a.hdr: .*{words}'):
+        image_io.read_hdr(tmp_path / 'a.hdr')
+
+
+@pytest.mark.parametrize('share', [0.001, 0.003, 0.01, 0.3, 0.6, 0.9, 0.9999])
+@pytest.mark.parametrize('width', [7, WIDTH], ids=['flat', 'rle'])
+def test_refuses_a_truncated_hdr(tmp_path, capfd, radiance, width, share):
+    image_io.write_hdr(tmp_path / 'a.hdr', np.ascontiguousarray(radiance[:, :width]))
+    data = (tmp_path / 'a.hdr').read_bytes()
+    (tmp_path / 'a.hdr').write_bytes(data[:max(12, int(share * len(data)))])
+    with pytest.raises(DataError, match='a.hdr: .*truncated'):
+        image_io.read_hdr(tmp_path / 'a.hdr')
+    assert capfd.readouterr() == ('', '')
+
+
+def test_every_truncation_of_an_hdr_is_refused(tmp_path, radiance):
+    path = tmp_path / 'a.hdr'
+    image_io.write_hdr(path, np.ascontiguousarray(radiance[:3, :9]))
+    data = path.read_bytes()
+    for end in range(len(data)):
+        path.write_bytes(data[:end])
+        with pytest.raises(DataError, match='a.hdr'):
+            image_io.read_hdr(path)
+
+
+@pytest.mark.parametrize('dtype', [np.float32, np.float64])
+def test_reads_tiff_of_floats(tmp_path, radiance, dtype):
+    tifffile.imwrite(tmp_path / 'a.tif', radiance.astype(dtype), photometric='rgb')
+    np.testing.assert_array_equal(image_io.read_hdr(tmp_path / 'a.tif'), radiance)
+
+
+def test_refuses_a_label_of_integers_or_exr(tmp_path, ldr):
+    image_io.write_ldr(tmp_path / 'a.tif', ldr)
+    with pytest.raises(DataError, match='a.tif.*floats'):
+        image_io.read_hdr(tmp_path / 'a.tif')
+    (tmp_path / 'a.exr').write_bytes(b'\x76\x2f\x31\x01' + bytes(100))
+    with pytest.raises(DataError, match='a.exr.*Radiance .hdr and TIFF of floats'):
+        image_io.read_hdr(tmp_path / 'a.exr')
+
+
+# ---- RGBE -------------------------------------------------------------------------------------------
+
+
+def test_rgbe_round_trip_is_exact_for_all_bytes():
+    random = np.random.RandomState(3)
+    for exponents in (np.arange(256), random.randint(0, 256, 4096), np.repeat([0, 1, 2, 9, 255], 500)):
+        rgbe = random.randint(0, 256, (len(exponents), 4)).astype(np.uint8)
+        rgbe[:, :3] >>= random.randint(0, 9, (len(rgbe), 1)).astype(np.uint8)  # not normalised
+        rgbe[:, 3] = exponents
+        values = image_io.from_rgbe(rgbe)
+        again = image_io.to_rgbe(values)
+        np.testing.assert_array_equal(image_io.from_rgbe(again), values)
+        np.testing.assert_array_equal(image_io.to_rgbe(image_io.from_rgbe(again)), again)
+
+
+@pytest.mark.parametrize('value, expected', [
+    (0.0, [0, 0, 0, 0]), (1.0, [128, 128, 128, 129]), (0.5, [128, 128, 128, 128]),
+    (255.4 / 256, [255, 255, 255, 128]), (255.6 / 256, [128, 128, 128, 129]), (2.0 ** -149, [0, 0, 0, 0])])
+def test_rgbe_of_known_values(value, expected):
+    rgbe = image_io.to_rgbe(np.full((1, 1, 3), value, np.float32))
+    assert rgbe.dtype == np.uint8 and rgbe.shape == (1, 1, 4)
+    assert rgbe[0, 0].tolist() == expected
+
+
+@pytest.mark.parametrize('bad', [np.nan, np.inf, -np.inf, -1e-6, 3e38])
+def test_refuses_to_write_what_rgbe_cannot_hold(tmp_path, radiance, bad):
+    radiance[3, 4, 1] = bad
+    with pytest.raises(DataError, match='a.hdr.*Clip'):
+        image_io.write_hdr(tmp_path / 'a.hdr', radiance)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize('write, name, image', [
+    (image_io.write_hdr, 'a.exr', np.zeros((8, 8, 3), np.float32)),
+    (image_io.write_hdr, 'a.hdr', np.zeros((8, 8), np.float32)),
+    (image_io.write_hdr, 'a.hdr', np.zeros((8, 8, 3), np.float64)),
+    (image_io.write_ldr, 'a.jpg', np.zeros((8, 8, 3), np.uint8)),
+    (image_io.write_ldr, 'a.png', np.zeros((8, 8, 4), np.uint8)),
+    (image_io.write_ldr, 'a.png', np.zeros((8, 8, 3), np.float32)),
+    (image_io.write_ldr, 'missing/a.png', np.zeros((8, 8, 3), np.uint8))])
+def test_refuses_to_write(tmp_path, write, name, image):
+    with pytest.raises(DataError, match=name):
+        write(tmp_path / name, image)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / 'a.txt'
+    image_io.write_atomically(path, b'old')
+
+    def fail(*_):
+        raise OSError(28, 'No space left on device')
+    monkeypatch.setattr(image_io.os, 'replace', fail)
+    with pytest.raises(DataError, match='a.txt.*No space'):
+        image_io.write_atomically(path, b'new')
+    assert path.read_bytes() == b'old' and list(tmp_path.iterdir()) == [path]
