@@ -18,8 +18,7 @@ import numpy as np
 
 from afunet_jax import files
 from afunet_jax.errors import ConfigError, WeightsError
-from afunet_jax.models import windows
-from afunet_jax.models.afunet import AFUNet
+from afunet_jax.models import afunet, windows
 
 MASK_WINDOWS = 5  # the release registers attn_mask for an image of 5 x 5 windows (40 x 40 pixels)
 UNUSED = 'patch_embed_div3.norm'  # a LayerNorm that the release registers and never calls
@@ -152,7 +151,7 @@ def from_state_dict(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     arrays = {key.removeprefix('module.'): np.asarray(value) for key, value in state_dict.items()}
     settings = architecture(arrays)
     try:
-        shapes = flax.traverse_util.flatten_dict(parameter_shapes(settings), sep='/')
+        shapes = flax.traverse_util.flatten_dict(afunet.parameter_shapes(afunet.build(settings)), sep='/')
     except ConfigError as error:
         raise WeightsError(f'these are not the weights of an AFUNet that can be built: {error}') from error
     params, problems = {}, []
@@ -170,15 +169,6 @@ def from_state_dict(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     if problems:
         raise WeightsError(f'these weights do not fit AFUNet({settings}):\n  ' + '\n  '.join(problems))
     return flax.traverse_util.unflatten_dict(params, sep='/')
-
-
-def parameter_shapes(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The tree of parameter shapes of AFUNet with these settings; nothing is computed."""
-    import jax
-
-    model = AFUNet(**settings)
-    sample = jax.ShapeDtypeStruct((1, model.window_size, model.window_size, 18), np.float32)
-    return jax.eval_shape(model.init, jax.random.key(0), sample)['params']
 
 
 def to_state_dict(params: Mapping[str, Any]) -> dict[str, np.ndarray]:

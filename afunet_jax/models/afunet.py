@@ -1,6 +1,8 @@
 """AFUNet: shallow features, T unrolled stages, reconstruction."""
 
 import dataclasses
+import zlib
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -10,10 +12,11 @@ import numpy as np
 
 from afunet_jax.errors import ConfigError, DataError
 from afunet_jax.models.afm import ABLATIONS, AFM, ORDERS
-from afunet_jax.models.layers import Conv3x3, LayerNorm
+from afunet_jax.models.layers import INIT_STD, Conv3x3, LayerNorm
 
 MAX_STAGES = 6  # SAM's stochastic depth is spaced for six stages, whatever T is
 INPUT_CHANNELS = 18
+INITIAL_CONSTANTS = {'bias': 0, 'scale': 1, 'temperature': 1, 'beta_1': 0.5, 'beta_3': 0.5}  # all else is random
 
 
 class AFUNet(nn.Module):
@@ -67,7 +70,7 @@ class AFUNet(nn.Module):
         channels = self.width // 3
         f_1, f_2, f_3 = (Conv3x3(channels, name=f'shallow_{i + 1}')(x[..., 6 * i : 6 * i + 6]) for i in range(3))
         z = LayerNorm(name='shallow_norm')(jnp.concatenate([f_1, f_2, f_3], -1))
-        self.sow('intermediates', 'shallow_norm', z)
+        self.sow('intermediates', 'z', z)
         alpha_1, y_2, alpha_3 = jnp.split(z, 3, -1)
         x = y_2
         for stage in self._stages():
@@ -90,7 +93,7 @@ class AFUNet(nn.Module):
         ]  # fmt: skip
 
 
-def build(settings: Any) -> AFUNet:
+def build(settings: Mapping[str, Any]) -> AFUNet:
     """The network of a mapping (or ml_collections config) of AFUNet's attributes.
 
     Raises:
@@ -124,6 +127,30 @@ def check_architecture(model: AFUNet) -> None:
     broken = [f'{rule}, but it is {value!r}' for holds, rule, value in rules if not holds]
     if broken:
         raise ConfigError('model: ' + '; '.join(broken))
+
+
+def parameter_shapes(model: AFUNet) -> dict[str, Any]:
+    """The tree of the network's parameters, as shapes; nothing is computed."""
+    sample = jax.ShapeDtypeStruct((1, model.window_size, model.window_size, INPUT_CHANNELS), jnp.float32)
+    return jax.eval_shape(model.init, jax.random.key(0), sample)['params']
+
+
+def init_params(model: AFUNet, seed: int) -> dict[str, Any]:
+    """Initial parameters, float32 NumPy arrays, the same on every platform.
+
+    Distributed as `model.init` draws them, but drawn by NumPy from (seed, the parameter's path): compiling
+    JAX's generator once a parameter takes minutes.
+    """
+
+    def draw(path: tuple[Any, ...], leaf: jax.ShapeDtypeStruct) -> np.ndarray:
+        name = '/'.join(key.key for key in path)
+        constant = INITIAL_CONSTANTS.get(path[-1].key)
+        if constant is not None:
+            return np.full(leaf.shape, constant, np.float32)
+        rng = np.random.default_rng((seed, zlib.crc32(name.encode())))
+        return (INIT_STD * rng.standard_normal(leaf.shape)).astype(np.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, parameter_shapes(model))
 
 
 def count_parameters(params: Any) -> int:

@@ -4,7 +4,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-INIT = nn.initializers.normal(0.02)  # of every weight and position table; biases start at 0
+INIT_STD = 0.02
+INIT = nn.initializers.normal(INIT_STD)  # of every weight and position table; biases start at 0
 
 
 class Dense(nn.Module):

@@ -1,0 +1,204 @@
+"""Merging scenes with a network or a baseline, and scoring the results."""
+
+import dataclasses
+import pathlib
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from afunet_jax import checkpoints, hdr, metrics, parallel, reports
+from afunet_jax.data import datasets
+from afunet_jax.data.progress import ProgressLine
+from afunet_jax.data.scenes import Scene
+from afunet_jax.errors import ConfigError, DataError, WeightsError
+
+SMALL_IMAGES = ('error', 'pad_to_window')
+NETWORK = 'AFUNet'
+
+
+@dataclasses.dataclass(frozen=True)
+class Merged:
+    """A merged scene: linear image float32 `[H, W, 3]`, and the seconds that it took, without compilation."""
+
+    image: np.ndarray
+    seconds: float
+
+
+Method = Callable[[Scene], Merged]
+
+
+class Network:
+    """A network that merges scenes of any size; compiles once a size.
+
+    Args:
+        model: an AFUNet.
+        params: its parameters.
+        pad_to: images are padded by reflection, bottom and right, to multiples of it in pixels, and the
+            output is cropped back; nothing is clipped. 128 is what published figures use, and it changes
+            them, because CFM sees the padding.
+        small_images: 'error' refuses images too small to be padded so; 'pad_to_window' pads those to
+            multiples of the attention window instead.
+    """
+
+    def __init__(self, model: Any, params: Any, pad_to: int = 128, small_images: str = 'error'):
+        if small_images not in SMALL_IMAGES:
+            raise ConfigError(f'small_images is one of {", ".join(SMALL_IMAGES)}, not {small_images!r}')
+        if pad_to < 1 or pad_to % model.window_size:
+            raise ConfigError(f'pad_to is a multiple of the window ({model.window_size} pixels), not {pad_to}')
+        self._model, self._pad_to, self._small_images = model, pad_to, small_images
+        self._params = jax.device_put(params)
+        self._compiled = {}
+        self.compile_seconds = 0.0
+
+    def set_params(self, params: Any) -> None:
+        """Other parameters of the same network; what is compiled stays."""
+        self._params = jax.device_put(params)
+
+    def __call__(self, scene: Scene) -> Merged:
+        """Merges the scene.
+
+        Raises:
+            DataError: the image is too small to be padded.
+            WeightsError: the network's output is not finite.
+        """
+        height, width = scene.ldrs.shape[1:3]
+        run = self._run_of_size(*self.padded_size(height, width, scene.name))
+        start = time.perf_counter()
+        x = hdr.network_input(hdr.decode_ldr(scene.ldrs), scene.evs)
+        bottom, right = (n - m for n, m in zip(self.padded_size(height, width, scene.name), (height, width)))
+        x = np.pad(x, ((0, bottom), (0, right), (0, 0)), mode='reflect')
+        image = np.asarray(run(self._params, x[None]))[0, :height, :width]
+        seconds = time.perf_counter() - start
+        if not np.isfinite(image).all():
+            raise WeightsError(f'scene {scene.name}: the network\'s output is not finite; these weights are unusable')
+        return Merged(image, seconds)
+
+    def padded_size(self, height: int, width: int, name: str = 'image') -> tuple[int, int]:
+        """The size at which an image goes through the network."""
+        for multiple in (self._pad_to, self._model.window_size):
+            padded = tuple(-(-side // multiple) * multiple for side in (height, width))
+            if all(p - side < side for p, side in zip(padded, (height, width))):
+                return padded
+            if self._small_images == 'error':
+                break
+        raise DataError(
+            f'{name}: {height}x{width} pixels cannot be padded by reflection to multiples of {multiple}: a side '
+            f'must be longer than what is added; use larger images'
+            + (', or set eval.small_images to pad_to_window' if self._small_images == 'error' else '')
+        )
+
+    def _run_of_size(self, height: int, width: int) -> Callable[..., jax.Array]:
+        if (height, width) not in self._compiled:
+            start = time.perf_counter()
+            x = jax.ShapeDtypeStruct((1, height, width, 18), jnp.float32)
+            apply = jax.jit(lambda params, x: self._model.apply({'params': params}, x))
+            self._compiled[height, width] = apply.lower(self._params, x).compile()
+            self.compile_seconds += time.perf_counter() - start
+        return self._compiled[height, width]
+
+
+def middle_exposure(scene: Scene) -> Merged:
+    """Baseline: the radiance of the middle exposure alone; what it clips stays clipped."""
+    start = time.perf_counter()
+    image = hdr.to_radiance(hdr.decode_ldr(scene.ldrs[1]), hdr.exposure_time(scene.evs[1]))
+    return Merged(image, time.perf_counter() - start)
+
+
+def weighted_merge(scene: Scene) -> Merged:
+    """Baseline: weighted mean of the three radiances, without alignment.
+
+    Triangle weights on the LDR values, zero at 0 and 1 (after Debevec and Malik 1997); the short exposure
+    keeps weight 1 in the lights and the long one in the shades, so that the weights never vanish together.
+    """
+    start = time.perf_counter()
+    ldrs = hdr.decode_ldr(scene.ldrs)
+    weights = 1 - np.abs(2 * ldrs - 1)
+    weights[0][ldrs[0] > 0.5] = 1
+    weights[2][ldrs[2] < 0.5] = 1
+    radiance = np.stack([hdr.to_radiance(ldr, t) for ldr, t in zip(ldrs, hdr.exposure_time(scene.evs))])
+    image = (weights * radiance).sum(0) / np.maximum(weights.sum(0), 1e-6)
+    return Merged(image.astype(np.float32), time.perf_counter() - start)
+
+
+BASELINES: dict[str, Method] = {'middle exposure': middle_exposure, 'weighted merge': weighted_merge}
+
+
+def score(prediction: np.ndarray, label: np.ndarray) -> dict[str, float]:
+    """PSNR and SSIM on linear and on mu-law images, keys `reports.METRICS`; images linear `[H, W, 3]`."""
+    tau_prediction, tau_label = hdr.mu_law(np.maximum(prediction, 0)), hdr.mu_law(label)
+    return {
+        'psnr_l': metrics.psnr(prediction, label),
+        'psnr_mu': metrics.psnr(tau_prediction, tau_label),
+        'ssim_l': metrics.ssim(prediction, label),
+        'ssim_mu': metrics.ssim(tau_prediction, tau_label),
+    }
+
+
+def evaluate(
+    methods: Mapping[str, Method],
+    scenes: Iterable[Scene],
+    on_scene: Callable[[Scene, Mapping[str, Merged]], None] = lambda scene, merged: None,
+) -> list[dict[str, Any]]:
+    """Merges every scene with every method and scores the result where there is a ground truth.
+
+    Args:
+        methods: name to function.
+        scenes: read one at a time; a generator keeps one in memory.
+        on_scene: called after each scene, for progress and pictures.
+
+    Returns:
+        A row per scene and method: `scene`, `method`, `height`, `width`, `seconds`, and `reports.METRICS` (None
+        without ground truth).
+    """
+    rows = []
+    for scene in scenes:
+        merged = {name: method(scene) for name, method in methods.items()}
+        for name, result in merged.items():
+            scores = dict.fromkeys(reports.METRICS) if scene.label is None else score(result.image, scene.label)
+            height, width = result.image.shape[:2]
+            rows.append({'scene': scene.name, 'method': name, 'height': height, 'width': width,
+                         'seconds': result.seconds, **scores})  # fmt: skip
+        on_scene(scene, merged)
+    return rows
+
+
+def run(model: Any, config: Any, weights: str, out: str | pathlib.Path) -> list[dict[str, Any]]:
+    """Evaluates weights on a data set: table on the screen, tables and pictures in `out`.
+
+    Args:
+        model: the network of `config.model`.
+        config: see `configs/default.py`; its sections data and eval are used.
+        weights: a `.pth`, a checkpoint, or a working directory of training.
+        out: folder of the results; made if absent.
+
+    Raises:
+        AFUNetError: the config, the data or the weights are not usable, or do not fit each other.
+    """
+    out, settings = pathlib.Path(out), config.eval
+    found, params = checkpoints.load_weights(weights)
+    checkpoints.check_architecture(found, config.model, weights)
+    network = Network(model, params, settings.pad_to, settings.small_images)
+    files, scenes = datasets.evaluation_scenes(config.data, settings.split, settings.scenes)
+    progress, done = ProgressLine('scenes'), 0
+
+    def on_scene(scene: Scene, merged: Mapping[str, Merged]) -> None:
+        nonlocal done
+        done += 1
+        if settings.pictures:
+            reports.write_pictures(out / 'pictures', scene.name, {k: m.image for k, m in merged.items()}, scene.label)
+        progress(done, len(files), scene.name)
+
+    methods = {NETWORK: network, **(BASELINES if settings.baselines else {})}
+    rows = evaluate(methods, scenes, on_scene)
+    reports.write_results(out, rows, {
+        'weights': str(weights), 'data': config.data.to_dict(), 'eval': settings.to_dict(), 'model': config.model.to_dict(),
+        'device': parallel.describe(), 'compile_seconds': round(network.compile_seconds, 2),
+    })  # fmt: skip
+    print(reports.scores_table(rows))
+    print(f'tables and pictures are in {out}; compiling took {network.compile_seconds:.1f} s', file=sys.stderr)
+    return rows

@@ -1,0 +1,135 @@
+"""The only file that knows devices: data parallelism with `jax.pmap`, on one host or several.
+
+Every device holds a copy of the state and a share of the global batch; gradients are averaged over
+all devices. Devices are numbered 0 to D - 1 over all processes, and device i holds the rows
+i * B / D to (i + 1) * B / D of the global batch, so that results do not depend on D beyond rounding.
+"""
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+
+from afunet_jax.errors import ConfigError
+
+AXIS = 'devices'
+SLURM_MARK = 'SLURM_STEP_NUM_TASKS'  # set inside `srun`, where jax finds the hosts by itself
+
+
+def start(coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None) -> None:
+    """Joins the other processes of a training run; does nothing for a run of one process.
+
+    Args:
+        coordinator: `host:port` of process 0, or None: then SLURM's environment tells, if it says
+            that the step has several tasks.
+        num_processes, process_id: needed with `coordinator`.
+
+    Raises:
+        ConfigError: only some of the three are given, or the processes do not find each other.
+    """
+    given = [value is not None for value in (coordinator, num_processes, process_id)]
+    if any(given) and not all(given):
+        raise ConfigError('several hosts need --coordinator=host:port, --num_processes and --process_id, all three')
+    if not any(given) and int(os.environ.get(SLURM_MARK, '1')) < 2:
+        return
+    try:
+        jax.distributed.initialize(coordinator, num_processes, process_id)
+    except (RuntimeError, ValueError) as error:
+        raise ConfigError(f'the processes of this run did not find each other: {error}') from error
+
+
+def process_index() -> int:
+    """Number of this process, from 0."""
+    return jax.process_index()
+
+
+def process_count() -> int:
+    """Number of processes of the run."""
+    return jax.process_count()
+
+
+def is_main() -> bool:
+    """Whether this process writes the logs and prints the progress."""
+    return jax.process_index() == 0
+
+
+def device_count() -> int:
+    """Number of devices of the run, over all processes."""
+    return jax.device_count()
+
+
+def describe() -> str:
+    """The devices in words, for logs: `4 x NVIDIA H100 in 1 process`."""
+    kind = jax.devices()[0].device_kind
+    processes = jax.process_count()
+    return f'{jax.device_count()} x {kind} in {processes} process{"es" if processes > 1 else ""}'
+
+
+def check_batch_size(batch_size: int) -> int:
+    """The share of one device.
+
+    Raises:
+        ConfigError: the devices do not divide the batch; says which sizes and numbers would fit.
+    """
+    devices = jax.device_count()
+    if batch_size < 1 or batch_size % devices:
+        fitting = [d for d in range(1, devices) if batch_size >= 1 and batch_size % d == 0]
+        below, above = batch_size // devices * devices, (batch_size // devices + 1) * devices
+        sizes = ' or '.join(str(size) for size in (below, above) if size >= devices)
+        raise ConfigError(
+            f'the global batch is split evenly over the devices, but train.batch_size={batch_size} on {devices} '
+            f'devices leaves a remainder; use a batch of {sizes}'
+            + (f', or make {" or ".join(map(str, fitting))} devices visible' if fitting else '')
+        )
+    return batch_size // devices
+
+
+def replicate(tree: Any) -> Any:
+    """A copy of the tree's arrays for every device of this process: a leading axis of devices."""
+    local = jax.local_device_count()
+    stacked = jax.tree.map(lambda x: np.broadcast_to(np.asarray(x), (local, *np.shape(x))), tree)
+    # With the step's axis name: arrays of another would make it compile twice.
+    return jax.pmap(lambda x: x, axis_name=AXIS)(stacked)
+
+
+def unreplicate(tree: Any) -> Any:
+    """The first local device's copy, as NumPy arrays."""
+    return jax.tree.map(lambda x: np.asarray(x.addressable_shards[0].data).reshape(x.shape[1:]), tree)
+
+
+def shard(batch: Any) -> Any:
+    """This process's rows, `[b, ...]`, to its devices: `[local devices, b / local devices, ...]`."""
+    local = jax.local_device_count()
+    return jax.tree.map(lambda x: x.reshape(local, x.shape[0] // local, *x.shape[1:]), batch)
+
+
+def parallel_step(step: Callable[..., Any]) -> Callable[..., Any]:
+    """`step(state, batch) -> (state, metrics)` on every device at once; the old state's memory is reused."""
+    return jax.pmap(step, axis_name=AXIS, donate_argnums=0)
+
+
+def mean(tree: Any) -> Any:
+    """Mean over all devices, inside a step."""
+    return jax.lax.pmean(tree, AXIS)
+
+
+def positions(rows: int) -> jax.Array:
+    """Places of this device's `rows` examples in the global batch, inside a step. int32 `[rows]`."""
+    return jax.lax.axis_index(AXIS) * rows + jnp.arange(rows)
+
+
+def barrier(name: str) -> None:
+    """Waits until every process is here."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+def sum_over_processes(values: np.ndarray) -> np.ndarray:
+    """Sum of the processes' arrays, the same in each of them."""
+    if jax.process_count() == 1:
+        return values
+    return multihost_utils.process_allgather(values).sum(0)

@@ -1,0 +1,95 @@
+"""Results on the screen and on disk: tables, JSON, CSV, pictures."""
+
+import csv
+import io
+import math
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from afunet_jax import files, hdr, image_io
+
+METRICS = ('psnr_l', 'psnr_mu', 'ssim_l', 'ssim_mu')
+TITLES = {
+    'psnr_l': 'PSNR-l', 'psnr_mu': 'PSNR-mu', 'ssim_l': 'SSIM-l', 'ssim_mu': 'SSIM-mu', 'seconds': 'seconds',
+}  # fmt: skip
+DIGITS = {'psnr_l': 3, 'psnr_mu': 3, 'ssim_l': 5, 'ssim_mu': 5, 'seconds': 2}
+
+
+def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Text columns: the first aligned left, the others right."""
+    widths = [max(len(line[i]) for line in (titles, *rows)) for i in range(len(titles))]
+    lines = [
+        '  '.join([line[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(line[1:], widths[1:]))]).rstrip()
+        for line in (titles, *rows)
+    ]
+    return '\n'.join([lines[0], '-' * max(map(len, lines)), *lines[1:]])
+
+
+def means(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float | None]]:
+    """Per method the plain mean over its scenes of every metric and of the seconds."""
+    result = {}
+    for method in dict.fromkeys(row['method'] for row in rows):
+        mine = [row for row in rows if row['method'] == method]
+        result[method] = {
+            key: None if any(row[key] is None for row in mine) else float(np.mean([row[key] for row in mine]))
+            for key in (*METRICS, 'seconds')
+        }
+    return result
+
+
+def scores_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The scores per scene and method, and the means."""
+    columns = [*METRICS, 'seconds']
+
+    def line(scene: str, method: str, values: Mapping[str, Any]) -> list[str]:
+        return [scene, method, *(_number(values[key], DIGITS[key]) for key in columns)]
+
+    lines = [line(row['scene'], row['method'], row) for row in rows]
+    lines += [line('mean', method, values) for method, values in means(rows).items()]
+    return table(['scene', 'method', *(TITLES[key] for key in columns)], lines)
+
+
+def write_results(folder: pathlib.Path, rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) -> None:
+    """Writes `results.json` (about, means, scenes), `results.csv` (scenes) and `results.txt` (the table).
+
+    Figures that are not numbers in JSON (the PSNR of equal images is infinite) are written as strings.
+    """
+    content = {**about, 'means': means(rows), 'scenes': list(rows)}
+    files.write_json(folder / 'results.json', _json_able(content))
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator='\n')
+    writer.writeheader()
+    writer.writerows(rows)
+    files.write_text(folder / 'results.csv', text.getvalue())
+    files.write_text(folder / 'results.txt', scores_table(rows) + '\n')
+
+
+def write_pictures(folder: pathlib.Path, scene: str, images: Mapping[str, np.ndarray], label: np.ndarray | None) -> None:
+    """Writes every method's image as `.hdr` and as a mu-law PNG, and the ground truth as PNG, into `folder/SCENE`."""
+    (folder / scene).mkdir(parents=True, exist_ok=True)
+    for method, image in images.items():
+        name = method.replace(' ', '_')
+        image_io.write_hdr(folder / scene / f'{name}.hdr', np.maximum(image, 0))
+        image_io.write_ldr(folder / scene / f'{name}.png', mu_law_picture(image))
+    if label is not None:
+        image_io.write_ldr(folder / scene / 'ground_truth.png', mu_law_picture(label))
+
+
+def mu_law_picture(image: np.ndarray) -> np.ndarray:
+    """A linear image as the field shows it: mu-law, clipped to [0, 1], uint8 `[H, W, 3]`."""
+    return np.round(255 * np.clip(hdr.mu_law(np.maximum(image, 0)), 0, 1)).astype(np.uint8)
+
+
+def _number(value: float | None, digits: int) -> str:
+    return '-' if value is None else f'{value:.{digits}f}'
+
+
+def _json_able(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _json_able(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_json_able(item) for item in value]
+    return str(value) if isinstance(value, float) and not math.isfinite(value) else value

@@ -1,0 +1,225 @@
+"""The network against the release's numbers, and its own rules."""
+
+import functools
+
+import golden_weights
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+
+from afunet_jax import torch_twin, torch_weights
+from afunet_jax.errors import ConfigError, DataError
+from afunet_jax.models import afunet
+from afunet_jax.models.afunet import AFUNet
+
+OUTPUT_BAR = 2e-6  # absolute
+BLOCK_BAR = 1e-5  # of an array's largest value
+SMALL = {'num_stages': 2, 'width': 12, 'sfm_depth': 2, 'sfm_heads': 2, 'sam_heads': 1, 'cfm_heads': 2}
+
+FORWARD = {  # name: (stages, seed of the input, its NCHW shape)
+    'a': (4, 1, (1, 18, 64, 64)), 'b': (4, 2, (2, 18, 40, 56)), 'c': (4, 3, (1, 18, 50, 73)),
+    'd': (4, 4, (1, 18, 100, 120)), 'w1': (4, 8, (1, 18, 8, 8)), 'w2': (4, 9, (1, 18, 8, 16)),
+    'w3': (4, 10, (2, 18, 21, 8)),
+    **{f'stages{t}': (t, 30 + t, (1, 18, 24, 32)) for t in (2, 3, 5, 6)},
+}  # fmt: skip
+
+
+@functools.cache
+def golden_params(num_stages=4):
+    return torch_weights.from_state_dict(golden_weights.golden_parameters(num_stages))
+
+
+def channels_last(x):
+    return np.ascontiguousarray(np.moveaxis(x, -3, -1))
+
+
+@functools.cache
+def jitted(num_stages):
+    model = AFUNet(num_stages=num_stages)
+    return jax.jit(lambda params, x: model.apply({'params': params}, x))
+
+
+@pytest.mark.parametrize('name', FORWARD)
+def test_outputs_are_those_of_the_release(name, golden):
+    stages, seed, shape = FORWARD[name]
+    x = channels_last(golden_weights.golden_input(seed, shape))
+    height, width = x.shape[1:3]
+    if name == 'd':  # padded to 128, as an evaluation does
+        x = np.pad(x, ((0, 0), (0, 128 - height), (0, 128 - width), (0, 0)), mode='reflect')
+    output = np.asarray(jitted(stages)(golden_params(stages), x))[:, :height, :width]
+    expected = channels_last(np.load(golden / 'forward.npz')[f'{name}_output'])
+    np.testing.assert_allclose(output, expected, rtol=0, atol=OUTPUT_BAR)
+
+
+def intermediates(model, params, x):
+    """The sown arrays, with the release's names."""
+    output, found = jax.jit(lambda p, x: model.apply({'params': p}, x, mutable=['intermediates']))(params, x)
+    found = jax.tree.map(np.asarray, found['intermediates'])
+    arrays = {'tokens_after_norm': found['z'][0], 'output': np.asarray(output)}
+    names = {'d_1': 'D1_x', 'd_3': 'D3_x', 'alpha_1': 'alpha1', 'alpha_3': 'alpha3', 'h': 'sfm',
+             'u_cfm': 'u_cfm', 'v_cfm': 'v_cfm', 'x_p': 'x_p', 'end': 'mlp_end'}  # fmt: skip
+    for t in range(model.num_stages):
+        stage = found[f'stage_{t}']
+        arrays |= {f'stage{t}_{theirs}': stage[ours][0] for ours, theirs in names.items()}
+        arrays[f'stage{t}_D2T_y2'] = stage['dcm']['d2t'][0]
+    return arrays
+
+
+def test_every_block_computes_what_the_release_computes(golden):
+    x = channels_last(golden_weights.golden_input(5, (1, 18, 16, 24)))
+    ours = intermediates(AFUNet(), golden_params(), x)
+    theirs = dict(np.load(golden / 'intermediate.npz'))
+    theirs['output'] = channels_last(theirs['output'])
+    assert set(ours) == set(theirs)
+    for name, expected in theirs.items():
+        actual = ours[name].reshape(expected.shape)
+        bar = BLOCK_BAR * np.abs(expected).max()
+        np.testing.assert_allclose(actual, expected, rtol=0, atol=bar, err_msg=name)
+
+
+def test_inference_takes_parameters_and_an_input_and_nothing_else():
+    x = jnp.ones((1, 8, 8, 18))
+    assert AFUNet(num_stages=4).apply({'params': golden_params()}, x).shape == (1, 8, 8, 3)
+
+
+@pytest.mark.parametrize('change', [{}, {'order': 'FA', 'ablation': 'M3'}, {'ablation': 'M2'}, {'ablation': 'M1'}], ids=str)
+def test_gradients_reach_every_parameter_and_are_finite(change):
+    model = AFUNet(**{**SMALL, 'sfm_depth': 1, **change})
+    params = golden_like(model)
+    x = jax.random.uniform(jax.random.key(0), (2, 8, 16, 18))
+
+    def total(params):
+        return model.apply({'params': params}, x, train=True, rngs={'dropout': jax.random.key(1)}).sum()
+
+    output, gradients = jax.jit(jax.value_and_grad(total))(params)
+    assert np.isfinite(output)
+    flat = {jax.tree_util.keystr(path): np.asarray(g) for path, g in jax.tree_util.tree_leaves_with_path(gradients)}
+    assert all(np.isfinite(g).all() for g in flat.values())
+    dead = [path for path, g in flat.items() if not g.any()]
+    assert not dead, 'parameters without any influence'
+
+
+@pytest.mark.parametrize(
+    'change',
+    [{'width': 24, 'sfm_heads': 3, 'sam_heads': 4, 'cfm_heads': 1}, {'window_size': 4, 'mlp_ratio': 3}, {'sfm_depth': 3}],
+    ids=str,
+)
+def test_other_sizes_compute_what_the_twin_computes(change):
+    settings = {**SMALL, 'num_stages': 1, **change}
+    params = golden_like(AFUNet(**settings))
+    twin = torch_twin.AFUNetTwin(**settings).eval()
+    twin.load_state_dict({k: torch.tensor(v) for k, v in torch_weights.to_state_dict(params).items()}, strict=True)
+    x = np.random.default_rng(1).random((2, 20, 28, 18), np.float32)
+    with torch.no_grad():
+        expected = twin(torch.from_numpy(x.transpose(0, 3, 1, 2))).numpy().transpose(0, 2, 3, 1)
+    actual = jax.jit(lambda p, x: AFUNet(**settings).apply({'params': p}, x))(params, x)
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=OUTPUT_BAR)
+
+
+def modules_of(stage, **change):
+    return set(afunet.parameter_shapes(AFUNet(**{**SMALL, **change}))[stage])
+
+
+def test_each_ablation_adds_its_module():
+    sam, cfm = {'sam_1', 'sam_3', 'mlp_d1', 'mlp_d3'}, {'cfm_u', 'cfm_v'}
+    base = {'sfm', 'mlp_end'}
+    assert modules_of('stage_0', ablation='M1') == base
+    assert modules_of('stage_0', ablation='M2') == base | sam
+    assert modules_of('stage_0', ablation='M3') == base | sam | cfm
+    assert modules_of('stage_0', ablation='M4') == base | sam | cfm | {'dcm'}
+
+
+def test_fusion_first_aligns_after_every_stage_but_the_last():
+    assert 'sam_1' in modules_of('stage_0', order='FA')
+    assert 'sam_1' not in modules_of('stage_1', order='FA')
+    assert modules_of('stage_0', order='FA') == modules_of('stage_0', order='AF')
+
+
+def test_stochastic_depth_follows_the_position_in_the_global_batch():
+    model = AFUNet(**{**SMALL, 'num_stages': 1, 'drop_path': 0.9})
+    params = golden_like(model)
+    x = jnp.repeat(jax.random.uniform(jax.random.key(0), (1, 8, 8, 18)), 6, axis=0)
+
+    @jax.jit
+    def apply(x, positions):
+        return model.apply({'params': params}, x, train=True, positions=positions, rngs={'dropout': jax.random.key(3)})
+
+    whole = np.asarray(apply(x, jnp.arange(6)))
+    assert len(np.unique(whole.reshape(6, -1), axis=0)) > 1, 'examples must be drawn one by one'
+    halves = [apply(x[:3], jnp.arange(3)), apply(x[3:], jnp.arange(3, 6))]
+    np.testing.assert_allclose(whole, np.concatenate(halves), atol=1e-6)
+
+
+def golden_like(model):
+    """Random parameters of the size that trained ones have (those of the golden numbers), so that all branches matter."""
+    rng = np.random.default_rng(0)
+    around = {'table': (0, 0.5), 'bias': (0, 0.1), 'scale': (1, 0.1), 'temperature': (1, 0.2), 'beta_1': (0.5, 0.1), 'beta_3': (0.5, 0.1)}
+
+    def draw(path, leaf):
+        gain = 0.25 if path[0].key == 'output_conv' else 0.6
+        fan_in = np.prod(leaf.shape[:-1]) if len(leaf.shape) != 3 else 9
+        mean, std = around.get(path[-1].key, (0, gain / np.sqrt(fan_in)))
+        return np.asarray(mean + std * rng.standard_normal(leaf.shape), np.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, afunet.parameter_shapes(model))
+
+
+def test_training_without_a_dropout_key_is_refused():
+    model = AFUNet(**SMALL)
+    with pytest.raises(Exception, match='dropout'):
+        model.apply({'params': golden_like(model)}, jnp.ones((1, 8, 8, 18)), train=True)
+
+
+def test_examples_of_a_batch_do_not_see_each_other():
+    model = AFUNet(**{**SMALL, 'num_stages': 1})
+    params = golden_like(model)
+    x = jax.random.uniform(jax.random.key(0), (3, 16, 16, 18))
+    apply = jax.jit(lambda x: model.apply({'params': params}, x))
+    alone = jnp.concatenate([apply(x[i : i + 1]) for i in range(3)])
+    together = apply(x)
+    np.testing.assert_allclose(together, alone, atol=1e-6)
+
+
+def test_initial_parameters_are_distributed_as_the_modules_say():
+    model = AFUNet(**{**SMALL, 'num_stages': 1, 'sfm_depth': 1})
+    ours = jax.tree_util.tree_leaves_with_path(afunet.init_params(model, seed=0))
+    theirs = jax.tree.leaves(jax.jit(lambda: model.init(jax.random.key(0), jnp.ones((1, 8, 8, 18)))['params'])())
+    for (path, a), b in zip(ours, theirs, strict=True):
+        name = jax.tree_util.keystr(path)
+        assert a.shape == b.shape and a.dtype == b.dtype, name
+        if b.size > 1 and np.std(b) > 0:
+            np.testing.assert_allclose(np.std(a), 0.02, rtol=4 / np.sqrt(a.size), err_msg=name)
+            np.testing.assert_allclose(np.std(b), 0.02, rtol=4 / np.sqrt(a.size), err_msg=name)
+        else:
+            np.testing.assert_array_equal(a, b, err_msg=name)
+
+
+def test_initial_parameters_come_from_the_seed():
+    model = AFUNet(**SMALL)
+    first, again, other = (jax.tree.leaves(afunet.init_params(model, seed)) for seed in (1, 1, 2))
+    assert all(np.array_equal(a, b) for a, b in zip(first, again))
+    assert any(not np.array_equal(a, b) for a, b in zip(first, other))
+
+
+@pytest.mark.parametrize('shape', [(1, 16, 16, 6), (16, 16, 18), (1, 4, 16, 18), (1, 16, 3, 18)])
+def test_inputs_that_cannot_be_merged_are_refused(shape):
+    model = AFUNet(**SMALL)
+    with pytest.raises(DataError):
+        jax.eval_shape(lambda x: model.init(jax.random.key(0), x), jnp.ones(shape))
+
+
+@pytest.mark.parametrize(
+    ('setting', 'value'),
+    [('num_stages', 0), ('num_stages', 7), ('width', 71), ('sfm_heads', 5), ('sam_heads', 5), ('cfm_heads', 0),
+     ('window_size', 7), ('order', 'FAF'), ('ablation', 'M5'), ('drop_path', 1.0), ('sfm_depth', 0), ('mlp_ratio', 0)],
+)  # fmt: skip
+def test_impossible_settings_are_refused_with_rule_and_value(setting, value):
+    with pytest.raises(ConfigError, match=f'{setting}.*{value}'):
+        afunet.build({setting: value})
+
+
+def test_unknown_settings_are_refused():
+    with pytest.raises(ConfigError, match='number_of_stages'):
+        afunet.build({'number_of_stages': 4})

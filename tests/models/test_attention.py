@@ -1,0 +1,82 @@
+"""The attention kernels against plain formulas, values and gradients, also on extreme logits."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from afunet_jax.models import attention
+
+
+def plain_window_attention(q, k, v, bias, mask):
+    logits = jnp.einsum('nhid,nhjd->nhij', q, k) / np.sqrt(q.shape[-1]) + bias[None]
+    if mask is not None:
+        logits = logits + jnp.tile(mask, (q.shape[0] // mask.shape[0], 1, 1))[:, None]
+    return jax.nn.softmax(logits, axis=-1) @ v
+
+
+def plain_channel_attention(q, k, v, temperature):
+    heads, d = temperature.shape[0], q.shape[-1] // temperature.shape[0]
+    out = []
+    for h in range(heads):
+        q_h, k_h, v_h = (x[..., h * d : (h + 1) * d].transpose(0, 2, 1) for x in (q, k, v))
+        q_h, k_h = (x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12) for x in (q_h, k_h))
+        out.append(jax.nn.softmax(q_h @ k_h.transpose(0, 2, 1) * temperature[h], axis=-1) @ v_h)
+    return jnp.concatenate(out, axis=1).transpose(0, 2, 1)
+
+
+def normal(seed, *shape):
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+def values_and_gradients(f, *args):
+    def total(*args):
+        output = f(*args)
+        weights = jnp.cos(jnp.arange(output.size)).reshape(output.shape)
+        return (output * weights).sum(), output
+
+    (_, output), gradients = jax.jit(jax.value_and_grad(total, argnums=tuple(range(len(args))), has_aux=True))(*args)
+    return output, gradients
+
+
+def assert_close(ours, plain, tolerance=2e-6):
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(plain), strict=True):
+        assert np.isfinite(a).all()
+        np.testing.assert_allclose(a, b, rtol=0, atol=tolerance * max(1.0, float(jnp.abs(b).max())))
+
+
+@pytest.mark.parametrize('scale', [1.0, 30.0])
+@pytest.mark.parametrize('masked', [False, True])
+def test_window_attention_is_the_plain_formula(scale, masked):
+    q, k, v = (scale * normal(i, 6, 2, 16, 5) for i in range(3))
+    bias = normal(3, 2, 16, 16)
+    mask = jnp.where(normal(4, 3, 16, 16) > 0, 0.0, -100.0) if masked else None
+    ours = values_and_gradients(lambda *a: attention.window_attention(*a, mask), q, k, v, bias)
+    plain = values_and_gradients(lambda *a: plain_window_attention(*a, mask), q, k, v, bias)
+    # Rounding of the logits, which grow with scale ** 2, is a relative error of the weights.
+    assert_close(ours, plain, 1e-6 * max(1, scale**2))
+
+
+def test_window_attention_survives_logits_that_overflow_exp():
+    q = jnp.full((1, 1, 4, 2), 1e3)
+    k = jnp.asarray([[[[1e3, 0], [0, 0], [-1e3, 0], [0, -1e3]]]])
+    v = normal(0, 1, 1, 4, 2)
+    output, gradients = values_and_gradients(attention.window_attention, q, k, v, jnp.zeros((1, 4, 4)))
+    np.testing.assert_allclose(output, jnp.broadcast_to(v[:, :, :1], output.shape), rtol=1e-6)
+    assert all(np.isfinite(g).all() for g in gradients)
+
+
+@pytest.mark.parametrize('scale', [1e-3, 1.0, 1e3])
+def test_channel_attention_is_the_plain_formula(scale):
+    q, k, v = (scale * normal(i, 2, 35, 12) for i in range(3))
+    temperature = jnp.asarray([0.7, 20.0])
+    ours = values_and_gradients(attention.channel_attention, q, k, v, temperature)
+    plain = values_and_gradients(plain_channel_attention, q, k, v, temperature)
+    assert_close(ours, plain, 1e-5)
+
+
+def test_channels_that_are_zero_everywhere_have_finite_gradients():
+    q = normal(0, 1, 9, 4).at[..., 1].set(0)
+    k = jnp.zeros((1, 9, 4))
+    output, gradients = values_and_gradients(attention.channel_attention, q, k, normal(1, 1, 9, 4), jnp.ones(2))
+    assert np.isfinite(output).all() and all(np.isfinite(g).all() for g in gradients)

@@ -1,0 +1,25 @@
+"""Trains AFUNet: python train.py --config=configs/demo.py --workdir=DIR [--weights=...] [--config.KEY=VALUE ...]."""
+
+from absl import app, flags
+from ml_collections import config_flags
+
+from afunet_jax import cli, parallel, training
+from afunet_jax.models import afunet
+
+_CONFIG = config_flags.DEFINE_config_file('config', 'configs/kalantari.py', 'The recipe.', lock_config=True)
+_WORKDIR = flags.DEFINE_string('workdir', None, 'Checkpoints and logs go here; a run there is continued.', required=True)
+_WEIGHTS = flags.DEFINE_string('weights', '', 'Initial weights: a .pth, a checkpoint or a workdir.')
+_COORDINATOR = flags.DEFINE_string('coordinator', None, 'Several hosts: host:port of process 0.')
+_NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'Several hosts: number of processes.')
+_PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Several hosts: number of this process, from 0.')
+
+
+@cli.errors_as_messages
+def main(_) -> None:
+    parallel.start(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
+    config = _CONFIG.value
+    training.run(afunet.build(config.model), config, _WORKDIR.value, _WEIGHTS.value)
+
+
+if __name__ == '__main__':
+    app.run(main)
