@@ -1,6 +1,6 @@
 """Evaluates AFUNet: python eval.py --config=configs/demo.py --weights=DIR_OR_PTH --out=DIR [--config.KEY=VALUE ...]."""
 
-from absl import app, flags
+from absl import flags
 from ml_collections import config_flags
 
 from afunet_jax import cli, evaluation
@@ -11,11 +11,10 @@ _WEIGHTS = flags.DEFINE_string('weights', None, 'A .pth, a checkpoint or a workd
 _OUT = flags.DEFINE_string('out', None, 'Tables and pictures go here.', required=True)
 
 
-@cli.errors_as_messages
 def main(_) -> None:
     config = _CONFIG.value
     evaluation.run(afunet.build(config.model), config, _WEIGHTS.value, _OUT.value)
 
 
 if __name__ == '__main__':
-    app.run(main)
+    cli.run(main)

@@ -1,6 +1,6 @@
 """Trains AFUNet: python train.py --config=configs/demo.py --workdir=DIR [--weights=...] [--config.KEY=VALUE ...]."""
 
-from absl import app, flags
+from absl import flags
 from ml_collections import config_flags
 
 from afunet_jax import cli, parallel, training
@@ -14,7 +14,6 @@ _NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'Several hosts: num
 _PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Several hosts: number of this process, from 0.')
 
 
-@cli.errors_as_messages
 def main(_) -> None:
     parallel.start(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     config = _CONFIG.value
@@ -22,4 +21,4 @@ def main(_) -> None:
 
 
 if __name__ == '__main__':
-    app.run(main)
+    cli.run(main)

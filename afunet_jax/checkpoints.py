@@ -28,15 +28,21 @@ STATE, PARAMS, ABOUT = 'state', 'params', 'about'  # items of a checkpoint
 
 
 class Checkpoints:
-    """The checkpoints of one working directory, as training writes them."""
+    """The checkpoints of one working directory, as training writes them.
 
-    def __init__(self, workdir: str | pathlib.Path, keep: int = 2):
+    In a run of several processes each has its own view of the directory, which must be shared, and none
+    waits for another: the state is the same in all of them, so the main process alone calls `save` and
+    `save_best`.
+    """
+
+    def __init__(self, workdir: str | pathlib.Path, keep: int = 2, process: int = 0):
+        """`keep` latest checkpoints stay; `process` is the number of this process."""
         workdir = pathlib.Path(workdir).absolute()
-        self._latest = _manager(workdir / LATEST, keep, (PARAMS, STATE, ABOUT))
-        self._best = _manager(workdir / BEST, 1, (PARAMS, ABOUT))
+        self._latest = _manager(workdir / LATEST, keep, (PARAMS, STATE, ABOUT), process)
+        self._best = _manager(workdir / BEST, 1, (PARAMS, ABOUT), process)
 
     def save(self, step: int, params: Any, state: Any, about: Mapping[str, Any]) -> None:
-        """Saves in the background; the arrays are NumPy, the same in every process.
+        """Saves in the background; the arrays are NumPy.
 
         Args:
             step: number of finished steps.
@@ -180,8 +186,14 @@ def check_architecture(settings: Mapping[str, Any], wanted: Mapping[str, Any], p
         )  # fmt: skip
 
 
-def _manager(directory: pathlib.Path, keep: int, items: tuple[str, ...]) -> ocp.CheckpointManager:
-    options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True, enable_async_checkpointing=True)
+def _manager(directory: pathlib.Path, keep: int, items: tuple[str, ...], process: int) -> ocp.CheckpointManager:
+    directory.mkdir(parents=True, exist_ok=True)  # Orbax makes it only where all processes take part
+    alone = ocp.options.MultiprocessingOptions(
+        primary_host=process, active_processes={process}, barrier_sync_key_prefix=f'{directory.name}_{process}'
+    )
+    options = ocp.CheckpointManagerOptions(
+        max_to_keep=keep, create=False, cleanup_tmp_directories=process == 0, multiprocessing_options=alone
+    )
     return ocp.CheckpointManager(directory, options=options, item_names=items)
 
 

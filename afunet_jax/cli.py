@@ -2,14 +2,19 @@
 
 import functools
 import sys
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
-from absl import logging
+from absl import app, logging
 
 from afunet_jax.errors import AFUNetError
 
 EXIT_ERROR = 2
+
+
+def run(main: Callable[[Sequence[str]], None]) -> NoReturn:
+    """Parses the flags and runs `main(argv)`, as `absl.app.run` does; mistakes end with a message and status 2."""
+    app.run(errors_as_messages(main), flags_parser=_parse)
 
 
 def errors_as_messages(main: Callable[..., Any]) -> Callable[..., Any]:
@@ -21,7 +26,20 @@ def errors_as_messages(main: Callable[..., Any]) -> Callable[..., Any]:
         try:
             return main(*args)
         except AFUNetError as error:
-            print(f'error: {error}', file=sys.stderr, flush=True)
-            sys.exit(EXIT_ERROR)
+            _exit(str(error))
 
     return wrapped
+
+
+def _parse(argv: Sequence[str]) -> Sequence[str]:
+    try:
+        return app.parse_flags_with_usage(argv)
+    except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:  # from --config
+        reason = error.args[0] if isinstance(error, KeyError) else error
+        given = ' '.join(arg for arg in argv if arg.startswith('--config'))
+        _exit(f'{given}: {reason}. configs/default.py has every key of a config, with its type')
+
+
+def _exit(message: str) -> NoReturn:
+    print(f'error: {message}', file=sys.stderr, flush=True)
+    sys.exit(EXIT_ERROR)

@@ -7,7 +7,6 @@ PyTorch itself is needed for reading and writing files alone, and imported there
 
 import math
 import pathlib
-import pickle
 import re
 import warnings
 from collections.abc import Callable, Mapping
@@ -22,7 +21,7 @@ from afunet_jax.models import afunet, windows
 
 MASK_WINDOWS = 5  # the release registers attn_mask for an image of 5 x 5 windows (40 x 40 pixels)
 UNUSED = 'patch_embed_div3.norm'  # a LayerNorm that the release registers and never calls
-BUFFERS = ('relative_position_index', 'attn_mask')
+TABLE = 'relative_position_bias_table'
 STAGE_KEY = re.compile(r'SFM\.(\d+)\.residual_group\.blocks\.(\d+)\.')
 
 Layout = tuple[Callable[[np.ndarray], np.ndarray], Callable[[np.ndarray], np.ndarray]]
@@ -124,9 +123,9 @@ def architecture(state_dict: Mapping[str, Any]) -> dict[str, int]:
     rows, sfm_heads = shape(rf'{block}\.attn\.relative_position_bias_table', 2)
     hidden, width = shape(rf'{block}\.mlp\.fc1\.weight', 2)
     return {
-        'num_stages': max(t for t, _ in blocks) + 1,
+        'num_stages': len({t for t, _ in blocks}),
         'width': width,
-        'sfm_depth': max(k for _, k in blocks) + 1,
+        'sfm_depth': len({k for _, k in blocks}),
         'sfm_heads': sfm_heads,
         'sam_heads': shape(r'a_[13]2\.\d+\..*\.relative_position_bias_table', 2)[1],
         'cfm_heads': shape(r'f_[13]2\.\d+\.attn\.temperature', 3)[0],
@@ -149,6 +148,9 @@ def from_state_dict(state_dict: Mapping[str, Any]) -> dict[str, Any]:
         WeightsError: lists all missing, surplus and misshapen keys.
     """
     arrays = {key.removeprefix('module.'): np.asarray(value) for key, value in state_dict.items()}
+    if len(arrays) < len(state_dict):
+        twice = [key for key in arrays if key in state_dict and f'module.{key}' in state_dict]
+        raise WeightsError(f'keys with and without "module." side by side: {_some(twice)}; keep one of each')
     settings = architecture(arrays)
     try:
         shapes = flax.traverse_util.flatten_dict(afunet.parameter_shapes(afunet.build(settings)), sep='/')
@@ -165,7 +167,7 @@ def from_state_dict(state_dict: Mapping[str, Any]) -> dict[str, Any]:
             problems.append(f'misshapen: {key} is {list(array.shape)}, expected {list(expected)}')
         else:
             params[path] = np.array(LAYOUTS[layout][0](array), np.float32, order='C')
-    problems += _check_rest(arrays, settings['window_size'])
+    problems += _check_rest(arrays, settings)
     if problems:
         raise WeightsError(f'these weights do not fit AFUNet({settings}):\n  ' + '\n  '.join(problems))
     return flax.traverse_util.unflatten_dict(params, sep='/')
@@ -205,7 +207,7 @@ def read_pth(path: str | pathlib.Path) -> dict[str, np.ndarray]:
     torch = _torch()
     try:
         content = torch.load(path, map_location='cpu', weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, KeyError, OSError, TypeError, AttributeError, IndexError) as error:
+    except Exception as error:  # torch.load raises what the damaged bytes happen to lead to
         reason = str(error).strip().split('\n')[0] or type(error).__name__
         raise WeightsError(f'{path}: not a file of PyTorch weights, or damaged ({reason})') from error
     if isinstance(content, Mapping) and isinstance(content.get('state_dict'), Mapping):
@@ -215,7 +217,11 @@ def read_pth(path: str | pathlib.Path) -> dict[str, np.ndarray]:
     not_tensors = [key for key, value in content.items() if not isinstance(value, torch.Tensor)]
     if not_tensors:
         raise WeightsError(f'{path}: {_some(not_tensors)} are not tensors; expected a state dict')
-    return {key: value.detach().cpu().numpy() for key, value in content.items()}
+    try:
+        return {key: value.detach().cpu().to(torch.float32 if value.is_floating_point() else value.dtype).numpy()
+                for key, value in content.items()}  # fmt: skip
+    except (TypeError, NotImplementedError, RuntimeError) as error:  # sparse tensors, tensors without data
+        raise WeightsError(f'{path}: holds tensors that are no plain arrays ({error}); save dense tensors') from error
 
 
 def write_pth(path: str | pathlib.Path, params: Mapping[str, Any]) -> None:
@@ -229,9 +235,9 @@ def write_pth(path: str | pathlib.Path, params: Mapping[str, Any]) -> None:
 def _buffers(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     buffers = {}
     for key, table in state.items():
-        if key.endswith('relative_position_bias_table'):
+        if key.endswith(TABLE):
             window = (math.isqrt(table.shape[0]) + 1) // 2
-            prefix = key.removesuffix('attn.relative_position_bias_table')
+            prefix = key.removesuffix(f'attn.{TABLE}')
             buffers[f'{prefix}attn.relative_position_index'] = windows.relative_position_index(window).astype(np.int64)
             match = STAGE_KEY.match(key)
             if match and int(match[2]) % 2:
@@ -240,14 +246,17 @@ def _buffers(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return buffers
 
 
-def _check_rest(arrays: Mapping[str, np.ndarray], window: int) -> list[str]:
+def _check_rest(arrays: Mapping[str, np.ndarray], settings: Mapping[str, int]) -> list[str]:
     """Problems among the keys that are no parameters."""
+    tables = [key for key, _, _ in name_table(settings['num_stages'], settings['sfm_depth']) if key.endswith(TABLE)]
+    indices = {key.removesuffix(TABLE) + 'relative_position_index' for key in tables}
+    masks = {key.removesuffix(f'attn.{TABLE}') + 'attn_mask' for key in tables if STAGE_KEY.match(key)}
     problems = []
     for key, array in arrays.items():
-        if key.endswith('relative_position_index'):
-            if not np.array_equal(array, windows.relative_position_index(window)):
+        if key in indices:
+            if not np.array_equal(array, windows.relative_position_index(settings['window_size'])):
                 problems.append(f'{key}: another numbering of relative positions than ours')
-        elif not key.endswith(BUFFERS) and not key.startswith(UNUSED):
+        elif key not in masks and not key.startswith(f'{UNUSED}.'):
             problems.append(f'surplus: {key}')
     return problems
 

@@ -113,13 +113,13 @@ def run(model: nn.Module, config: Any, workdir: str | pathlib.Path, weights: str
     _check_config(config)
     checkpoints.check_workdir(workdir, settings, FREE_SETTINGS)
     loss = losses.make_loss(config.loss.name, _vgg_params(config.loss), config.loss.weight)
+    optimizer, schedule = make_optimizer(config.optimizer, config.train.steps)
     store, held_back = _read_in_turn(config)
     batches = _batches(store, config)
     if parallel.is_main():
         checkpoints.claim_workdir(workdir, settings, FREE_SETTINGS)
     parallel.barrier('workdir')
-    saved = checkpoints.Checkpoints(workdir, config.train.keep_checkpoints)
-    optimizer, schedule = make_optimizer(config.optimizer, config.train.steps)
+    saved = checkpoints.Checkpoints(workdir, config.train.keep_checkpoints, parallel.process_index())
     state = _start(model, optimizer, config, saved, batches, weights)
     trainer = Trainer(model, optimizer, schedule, config, workdir, saved, batches, Validator(model, config, held_back))
     try:
@@ -166,8 +166,9 @@ class Trainer:
 
     def _save(self, step: int, state: TrainState, log: 'Log') -> None:
         log.drain()  # nothing that is not finite is ever saved
-        host = parallel.unreplicate(state)
-        self._saved.save(step, host.params, host.opt_state, self._about())
+        if parallel.is_main():
+            host = parallel.unreplicate(state)
+            self._saved.save(step, host.params, host.opt_state, self._about())
 
     def _keep_best(self, step: int, state: TrainState, log: 'Log') -> None:
         log.drain()
@@ -176,7 +177,8 @@ class Trainer:
         log.validation(step, scores)
         if scores['psnr_mu'] > self._best:
             self._best = scores['psnr_mu']
-            self._saved.save_best(step, params, {**self._about(), 'validation': scores})
+            if parallel.is_main():
+                self._saved.save_best(step, params, {**self._about(), 'validation': scores})
 
     def _about(self) -> dict[str, Any]:
         return {'config': self._settings, 'data_position': self._batches.get_state()}
@@ -266,6 +268,8 @@ class Log:
         }
         self._append(step, line)
         left = (now - self._start) / (step - self._first) * (self._train.steps - step)
+        if self._last_step == self._first:  # the compilation took part of the first interval: leave it out from now on
+            self._start, self._first = now, step
         self.say(
             f'step {step}/{self._train.steps}  loss {means["loss"]:.5f}  gradient {means["gradient_norm"]:.3f}  '
             f'lr {line["learning_rate"]:.2e}  {rate:.1f} images/s  ETA {format_duration(left)}'

@@ -11,6 +11,7 @@ def get_config():
     config = default.get_config()
     config.model.update(num_stages=2, width=36, sfm_depth=2, sfm_heads=2, drop_path=0.0)
     config.data.dir = 'data/demo'
+    config.data.layout = 'synthetic'
     config.data.synthetic.update(train_scenes=24, test_scenes=6, height=256, width=384)
     config.optimizer.update(learning_rate=2e-3, final_learning_rate=2e-5, epochs=100)
     config.train.update(

@@ -11,6 +11,7 @@ def get_config():
     config = default.get_config()
     config.model.update(num_stages=1, width=12, sfm_depth=1, sfm_heads=2, sam_heads=1, cfm_heads=1)
     config.data.dir = 'data/tiny'
+    config.data.layout = 'synthetic'
     config.data.synthetic.update(train_scenes=4, test_scenes=2, height=128, width=192)
     config.optimizer.update(learning_rate=2e-3, final_learning_rate=2e-5, epochs=30)
     config.train.update(

@@ -13,7 +13,7 @@ VARIANTS = {
 }
 
 
-def get_config(variant: str):
+def get_config(variant: str = ''):
     if variant not in VARIANTS:
         raise ValueError(f'--config=configs/variants.py:NAME takes one of {", ".join(VARIANTS)}, not {variant!r}')
     config = default.get_config()

@@ -26,8 +26,8 @@ def ensure_folder(data: Any) -> pathlib.Path:
     folder = pathlib.Path(data.dir)
     wanted = data.synthetic
     if wanted.train_scenes or wanted.test_scenes:
-        if data.layout != 'kalantari':
-            raise ConfigError(f'built-in scenes are written in the layout kalantari, not {data.layout}')
+        if data.layout != 'synthetic':
+            raise ConfigError(f'built-in scenes (data.synthetic) need data.layout=synthetic, not {data.layout}')
         synthetic.ensure_scenes(
             folder, train=wanted.train_scenes, test=wanted.test_scenes,
             height=wanted.height, width=wanted.width, seed=wanted.seed,

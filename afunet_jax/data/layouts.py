@@ -120,6 +120,12 @@ _TABLE = (
 )
 
 LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in _TABLE}
+LAYOUTS['synthetic'] = dataclasses.replace(
+    LAYOUTS['kalantari'],
+    name='synthetic',
+    source='the built-in scenes of afunet_jax.data.synthetic, or any number of your own',
+    expected={'train': None, 'test': None},
+)
 
 
 def get_layout(name: str) -> Layout:

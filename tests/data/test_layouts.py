@@ -9,7 +9,7 @@ from afunet_jax.errors import ConfigError
 def test_the_benchmarks_and_their_sizes():
     assert {name: tuple(layout.expected.values()) for name, layout in LAYOUTS.items()} == {
         'kalantari': (74, 15), 'tel': (108, 36), 'hu': (85, 15),
-        'tursun': (None, 16), 'challenge123': (96, 27)}
+        'tursun': (None, 16), 'challenge123': (96, 27), 'synthetic': (None, None)}
 
 
 @pytest.mark.parametrize('layout', LAYOUTS.values(), ids=LAYOUTS)

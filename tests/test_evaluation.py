@@ -1,0 +1,229 @@
+"""Evaluation: through the files on disk to the release's figures; padding, baselines, results."""
+
+import csv
+import json
+import types
+
+import cv2
+import golden_weights
+import jax
+import numpy as np
+import pytest
+import small
+
+from afunet_jax import checkpoints, evaluation, hdr, image_io, reports, torch_weights
+from afunet_jax.data.layouts import get_layout
+from afunet_jax.data.scenes import Scene, find_scenes, read_scene
+from afunet_jax.errors import ConfigError, DataError, WeightsError
+from afunet_jax.models import afunet
+
+
+def scene_of(height, width, seed=0, label=True):
+    rng = np.random.default_rng(seed)
+    radiance = rng.random((height, width, 3), np.float32)
+    evs = np.float32([0, 2, 4])
+    ldrs = np.stack([hdr.from_radiance(radiance, t) for t in hdr.exposure_time(evs)])
+    return Scene('noise', np.round(ldrs * 65535).astype(np.uint16), evs, radiance if label else None)
+
+
+class Middle:
+    """Stands for a network: returns the middle exposure's radiance channels, and remembers what it saw."""
+
+    window_size = 8
+
+    def __init__(self):
+        self.shapes = []
+
+    def apply(self, variables, x):
+        self.shapes.append(x.shape)
+        return x[..., 6:9]
+
+
+def test_a_scene_on_disk_becomes_the_release_s_output_and_figures(golden, tmp_path):
+    model = afunet.AFUNet()
+    params = torch_weights.from_state_dict(golden_weights.golden_parameters(4))
+    files = small_layout(golden)
+    network = evaluation.Network(model, params, pad_to=8)  # the golden output was made without padding
+    rows = evaluation.evaluate({'AFUNet': network}, [read_scene(files)])
+    expected = np.load(golden / 'scene_output.npz')
+    image = network(read_scene(files)).image
+    np.testing.assert_allclose(image, np.moveaxis(expected['output'], 0, -1), rtol=0, atol=2e-6)
+    for key, tolerance in (('psnr_l', 1e-4), ('psnr_mu', 1e-4), ('ssim_l', 1e-6), ('ssim_mu', 1e-6)):
+        np.testing.assert_allclose(rows[0][key], expected[key], rtol=0, atol=tolerance, err_msg=key)
+
+
+def small_layout(golden):
+    """The golden scene as a test set of Kalantari's layout: `scene/` stands for `Test`."""
+    layout = get_layout('kalantari')
+    layout = types.SimpleNamespace(**{**vars(layout), 'folders': lambda split: (('scene',),)})
+    return find_scenes(golden, layout, 'test')[0]
+
+
+@pytest.mark.parametrize(
+    ('size', 'pad_to', 'expected'),
+    [((100, 130), 128, (128, 256)), ((128, 128), 128, (128, 128)), ((65, 200), 128, (128, 256)), ((9, 12), 8, (16, 16))],
+)
+def test_images_are_padded_to_multiples_and_cropped_back(size, pad_to, expected):
+    model = Middle()
+    scene = scene_of(*size)
+    merged = evaluation.Network(model, {}, pad_to)(scene)
+    assert model.shapes == [(1, *expected, 18)]
+    np.testing.assert_array_equal(merged.image, evaluation.middle_exposure(scene).image)
+    assert merged.seconds >= 0
+
+
+def test_padding_is_by_reflection_at_the_bottom_and_right():
+    class Whole(Middle):
+        def apply(self, variables, x):
+            self.seen = x
+            return x[..., 6:9]
+
+    model, scene = Whole(), scene_of(12, 13)
+    with jax.disable_jit():
+        network = evaluation.Network(model, {}, 8)
+        x = hdr.network_input(hdr.decode_ldr(scene.ldrs), scene.evs)
+    padded = cv2.copyMakeBorder(x[..., 6:9], 0, 4, 0, 3, cv2.BORDER_REFLECT_101)
+    network._run_of_size = lambda height, width: lambda params, x: model.apply(params, x)
+    network(scene)
+    np.testing.assert_array_equal(np.asarray(model.seen)[0, ..., 6:9], padded)
+
+
+def test_a_size_is_compiled_once():
+    model = Middle()
+    network = evaluation.Network(model, {}, 8)
+    for _ in range(3):
+        network(scene_of(16, 24))
+    network(scene_of(15, 20))
+    assert len(model.shapes) == 1
+    network(scene_of(16, 32))
+    assert len(model.shapes) == 2 and network.compile_seconds > 0
+
+
+def test_small_images_are_an_error_or_padded_to_the_window():
+    scene = scene_of(64, 200)
+    with pytest.raises(DataError, match='64x200.*multiples of 128.*pad_to_window'):
+        evaluation.Network(Middle(), {}, 128)(scene)
+    model = Middle()
+    evaluation.Network(model, {}, 128, 'pad_to_window')(scene)
+    assert model.shapes == [(1, 64, 200, 18)]
+    with pytest.raises(DataError, match='multiples of 8'):
+        evaluation.Network(model, {}, 128, 'pad_to_window')(scene_of(4, 200))
+
+
+@pytest.mark.parametrize(('pad_to', 'small_images'), [(100, 'error'), (0, 'error'), (128, 'crop')])
+def test_settings_that_make_no_sense_are_refused(pad_to, small_images):
+    with pytest.raises(ConfigError):
+        evaluation.Network(Middle(), {}, pad_to, small_images)
+
+
+def test_outputs_that_are_not_finite_are_refused():
+    class Broken(Middle):
+        def apply(self, variables, x):
+            return x[..., 6:9] / 0
+
+    with pytest.raises(WeightsError, match='noise.*not finite'):
+        evaluation.Network(Broken(), {}, 8)(scene_of(8, 8))
+
+
+def test_the_weighted_merge_is_exact_where_nothing_moves():
+    scene = scene_of(32, 32)
+    error = np.abs(evaluation.weighted_merge(scene).image - scene.label)
+    assert error.max() < 2e-3  # the short exposure sees everything
+    clipped = scene.label > hdr.exposure_time(np.float32(-2))
+    middle = evaluation.middle_exposure(scene).image
+    assert np.abs(middle - scene.label)[~clipped].max() < 1e-3
+    assert np.abs(middle - scene.label)[clipped].mean() > 0.1
+
+
+def test_black_and_saturated_scenes_have_finite_merges():
+    for value in (0, 65535):
+        scene = Scene('flat', np.full((3, 16, 16, 3), value, np.uint16), np.float32([0, 2, 4]), None)
+        assert np.isfinite(evaluation.weighted_merge(scene).image).all()
+
+
+def test_a_perfect_prediction_scores_infinite_psnr_and_ssim_one():
+    label = scene_of(16, 16).label
+    scores = evaluation.score(label, label)
+    assert scores['psnr_l'] == scores['psnr_mu'] == np.inf
+    np.testing.assert_allclose([scores['ssim_l'], scores['ssim_mu']], 1)
+
+
+# ---- whole evaluations -------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('evaluation')
+    return small.write_data_set(folder / 'data', train=0)
+
+
+@pytest.fixture(scope='module')
+def weights(tmp_path_factory):
+    path = tmp_path_factory.mktemp('weights') / 'weights.pth'
+    torch_weights.write_pth(path, afunet.init_params(afunet.build(small.MODEL), 0))
+    return path
+
+
+def run(config, weights, out):
+    return evaluation.run(afunet.build(config.model), config, str(weights), out)
+
+
+def test_tables_and_pictures_are_written(data, weights, tmp_path, capsys):
+    config = small.config(data, tmp_path)
+    rows = run(config, weights, tmp_path / 'out')
+    assert [(row['scene'], row['method']) for row in rows] == [
+        (scene, method) for scene in ('001', '002') for method in ('AFUNet', 'middle exposure', 'weighted merge')
+    ]
+    results = json.loads((tmp_path / 'out' / 'results.json').read_text())
+    for key in reports.METRICS:
+        mean = np.mean([row[key] for row in rows if row['method'] == 'AFUNet'])
+        np.testing.assert_allclose(results['means']['AFUNet'][key], mean)
+    assert results['weights'] == str(weights) and results['eval']['pad_to'] == 8 and results['device']
+    with open(tmp_path / 'out' / 'results.csv') as file:
+        assert [row['scene'] for row in csv.DictReader(file)] == [row['scene'] for row in rows]
+    assert (tmp_path / 'out' / 'results.txt').read_text() in capsys.readouterr().out
+    folder = tmp_path / 'out' / 'pictures' / '001'
+    names = {'AFUNet', 'middle_exposure', 'weighted_merge'}
+    assert {p.name for p in folder.iterdir()} == {f'{n}.{e}' for n in names for e in ('hdr', 'png')} | {'ground_truth.png'}
+    scene = read_scene(find_scenes(data, get_layout('kalantari'), 'test')[0])
+    image = evaluation.Network(afunet.build(config.model), checkpoints.load_params(weights), 8)(scene).image
+    np.testing.assert_allclose(image_io.read_hdr(folder / 'AFUNet.hdr'), image, rtol=0, atol=image.max() / 255)
+    picture = cv2.imread(str(folder / 'AFUNet.png'))[..., ::-1]
+    np.testing.assert_allclose(picture / 255, hdr.mu_law(image), atol=1 / 255)
+
+
+def test_a_set_without_ground_truth_gives_pictures_and_times_only(weights, tmp_path):
+    for i in range(2):
+        small.write_scene(tmp_path / 'data' / 'Test' / f'{i}', label=False)
+    config = small.config(tmp_path / 'data', tmp_path)
+    config.data.layout = 'tursun'
+    rows = run(config, weights, tmp_path / 'out')
+    assert len(rows) == 6 and all(row['psnr_mu'] is None and row['seconds'] >= 0 for row in rows)
+    assert json.loads((tmp_path / 'out' / 'results.json').read_text())['means']['AFUNet']['psnr_mu'] is None
+    assert not (tmp_path / 'out' / 'pictures' / '0' / 'ground_truth.png').exists()
+
+
+def test_parts_can_be_left_out(data, weights, tmp_path):
+    config = small.config(data, tmp_path)
+    config.eval.update(baselines=False, pictures=False, scenes=1)
+    rows = run(config, weights, tmp_path / 'out')
+    assert [row['method'] for row in rows] == ['AFUNet'] and not (tmp_path / 'out' / 'pictures').exists()
+
+
+def test_means_are_plain_means_over_scenes():
+    rows = [{'method': 'a', 'psnr_l': p, 'psnr_mu': p, 'ssim_l': 1, 'ssim_mu': 1, 'seconds': 2} for p in (10.0, 30.0)]
+    assert reports.means(rows)['a']['psnr_l'] == 20
+
+
+def test_infinite_figures_are_written_as_strings(tmp_path):
+    row = {'scene': 's', 'method': 'm', 'psnr_l': np.inf, 'psnr_mu': 1.0, 'ssim_l': 1.0, 'ssim_mu': 1.0, 'seconds': 0.1}
+    reports.write_results(tmp_path, [row], {})
+    assert json.loads((tmp_path / 'results.json').read_text())['scenes'][0]['psnr_l'] == 'inf'
+
+
+def test_weights_that_do_not_fit_the_config_are_refused(data, weights, tmp_path):
+    config = small.config(data, tmp_path)
+    config.model.sfm_depth = 3
+    with pytest.raises(WeightsError, match='sfm_depth is 2 in the weights, 3 in the config'):
+        run(config, weights, tmp_path / 'out')
+    assert not (tmp_path / 'out').exists()

@@ -1,0 +1,261 @@
+"""Training: the schedule, the step, the loop, and what it refuses."""
+
+import json
+import types
+
+import golden_weights
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+import small
+
+from afunet_jax import checkpoints, losses, parallel, torch_weights, training
+from afunet_jax.errors import AFUNetError, CheckpointError, ConfigError, DataError, TrainingError, WeightsError
+from afunet_jax.models import afunet
+
+NOISE = 1e-9  # gradients that are zero in exact arithmetic: biases of keys, which the softmax does not see
+
+
+# ---- the schedule ------------------------------------------------------------------------------------
+
+
+def test_learning_rate_of_every_epoch_is_the_release_s(golden):
+    schedule = training.cosine_by_epoch(5e-4, 5e-6, 400, 740_000)
+    rates = [float(schedule(jnp.int32(1850 * epoch))) for epoch in range(400)]
+    np.testing.assert_allclose(rates, np.load(golden / 'learning_rate.npy'), rtol=1e-6)
+
+
+def test_learning_rate_is_constant_within_an_epoch_and_changes_at_its_first_step():
+    schedule = jax.jit(training.cosine_by_epoch(1.0, 0.0, 3, 10))  # epochs begin at steps 0, 4, 7
+    rates = np.asarray([schedule(step) for step in range(12)])
+    assert len(set(rates[:4])) == len(set(rates[4:7])) == len(set(rates[7:])) == 1
+    np.testing.assert_allclose(rates[[0, 4, 7]], [1, 0.75, 0.25], rtol=1e-6)
+
+
+@pytest.mark.parametrize(('epochs', 'steps'), [(400, 30), (30, 30), (400, 123_456_789)])
+def test_learning_rate_begins_at_the_peak_and_falls_to_the_last_epoch_s(epochs, steps):
+    schedule = jax.jit(training.cosine_by_epoch(1e-3, 1e-5, epochs, steps))
+    last = 1e-5 + (1e-3 - 1e-5) * (1 + np.cos(np.pi * (epochs - 1) / epochs)) / 2
+    if steps >= epochs:
+        assert float(schedule(0)) == np.float32(1e-3)
+        np.testing.assert_allclose(schedule(steps - 1), last, rtol=1e-6)
+    middle = [float(schedule(steps * i // 10)) for i in range(10)]
+    assert sorted(middle, reverse=True) == middle
+
+
+# ---- the step, against the release -------------------------------------------------------------------
+
+
+@pytest.fixture(scope='module')
+def release(golden):
+    """The batch of `gradient.npz`, the golden parameters, and one step's function on one device."""
+    params = torch_weights.from_state_dict(golden_weights.golden_parameters(4))
+    x, y = (golden_weights.golden_input(seed, (2, c, 32, 32)).transpose(0, 2, 3, 1) for seed, c in ((6, 18), (7, 3)))
+    model, loss = afunet.AFUNet(drop_path=0.0), losses.make_loss('release')
+
+    def objective(params):
+        return loss(model.apply({'params': params}, jnp.asarray(x), train=True), jnp.asarray(y))
+
+    return params, jax.jit(jax.value_and_grad(objective, has_aux=True))
+
+
+def test_loss_and_all_gradient_norms_are_those_of_the_release(release, golden):
+    params, step = release
+    (loss, terms), gradients = step(params)
+    theirs = np.load(golden / 'gradient.npz')
+    np.testing.assert_allclose(loss, theirs['loss'], rtol=1e-6)
+    np.testing.assert_allclose(terms['reconstruction'], theirs['loss_recon'], rtol=1e-6)
+    np.testing.assert_allclose(terms['fft'], theirs['loss_fft'], rtol=1e-6)
+    ours = torch_weights.to_state_dict(gradients)
+    keys = [name.removeprefix('norm/') for name in theirs.files if name.startswith('norm/')]
+    keys = [key for key in keys if torch_weights.UNUSED not in key]
+    assert len(keys) > 400
+    for key in keys:
+        norm = np.linalg.norm(ours[key].astype(np.float64))
+        np.testing.assert_allclose(norm, theirs[f'norm/{key}'], rtol=1e-4, atol=NOISE, err_msg=key)
+        head = ours[key].ravel()[:8]
+        scale = max(np.abs(ours[key]).max(), NOISE)
+        np.testing.assert_allclose(head, theirs[f'head/{key}'], rtol=0, atol=1e-3 * scale + NOISE, err_msg=key)
+
+
+def test_five_adam_steps_follow_the_release(release, golden):
+    params, step = release
+    config = types.SimpleNamespace(
+        learning_rate=5e-4, final_learning_rate=5e-4, epochs=1, b1=0.9, b2=0.999, eps=1e-8
+    )
+    optimizer, _ = training.make_optimizer(config, steps=5)
+
+    @jax.jit
+    def update(params, opt_state, gradients):
+        updates, opt_state = optimizer.update(gradients, opt_state, params)
+        return optax.apply_updates(params, updates), opt_state
+
+    opt_state, ours = optimizer.init(params), []
+    for _ in range(5):
+        (loss, _), gradients = step(params)
+        ours.append(float(loss))
+        params, opt_state = update(params, opt_state, gradients)
+    ours.append(float(step(params)[0][0]))
+    theirs = np.load(golden / 'train.npz')
+    np.testing.assert_allclose(ours, theirs['losses'], rtol=1e-4)
+    exported = torch_weights.to_state_dict(params)
+    for name in (name for name in theirs.files if name.startswith('norm/') and torch_weights.UNUSED not in name):
+        # Adam's first steps have the size of the learning rate whatever the gradient, noise included.
+        norm = np.linalg.norm(exported[name.removeprefix('norm/')])
+        drift = 5 * 5e-4 * np.sqrt(exported[name.removeprefix('norm/')].size)
+        np.testing.assert_allclose(norm, theirs[name], rtol=1e-4, atol=drift * 0.05, err_msg=name)
+
+
+# ---- whole runs --------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope='module')
+def data(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('training')
+    return small.write_data_set(folder / 'data'), folder / 'prepared'
+
+
+@pytest.fixture
+def config(data):
+    return small.config(*data)
+
+
+def train(config, workdir, weights=''):
+    training.run(afunet.build(config.model), config, workdir, weights)
+    return [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
+
+
+def without_speed(lines):
+    return [{key: value for key, value in line.items() if key != 'images_per_second'} for line in lines]
+
+
+@pytest.fixture(scope='module')
+def finished(data, tmp_path_factory):
+    workdir = tmp_path_factory.mktemp('finished') / 'run'
+    return workdir, train(small.config(*data), workdir)
+
+
+def test_a_run_writes_logs_events_and_checkpoints(finished):
+    workdir, lines = finished
+    logged = [line for line in lines if 'loss' in line]
+    assert [line['step'] for line in logged] == [2, 4]
+    for line in logged:
+        assert set(line) >= {'loss', 'reconstruction', 'fft', 'gradient_norm', 'learning_rate', 'images_per_second'}
+        np.testing.assert_allclose(line['loss'], line['reconstruction'] + line['fft'], rtol=1e-5)
+        assert all(np.isfinite(value) for value in line.values())
+    assert [line['step'] for line in lines if 'validation' in line] == [2, 4]
+    assert list((workdir / 'tensorboard').iterdir())
+    assert sorted(p.name for p in (workdir / 'checkpoints').iterdir()) == ['2', '4']
+    assert len(list((workdir / 'best').iterdir())) == 1
+
+
+def test_a_run_learns(config, tmp_path):
+    config.model.drop_path = 0.0
+    config.train.update(steps=40, log_every=10, checkpoint_every=40)
+    config.validation.every = 40
+    lines = [line for line in train(config, tmp_path / 'run') if 'loss' in line]
+    assert lines[-1]['loss'] < 0.6 * lines[0]['loss']
+
+
+def test_a_run_that_goes_on_ends_as_the_undisturbed_one(config, finished, tmp_path, monkeypatch):
+    class Killed(BaseException):
+        pass
+
+    def kill(self, step, metrics, add=training.Log.add):
+        if step == 4:
+            raise Killed
+        add(self, step, metrics)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training.Log, 'add', kill)
+        with pytest.raises(Killed):
+            train(config, tmp_path / 'run')
+    with open(tmp_path / 'run' / 'metrics.jsonl', 'a') as log:
+        log.write('{"step": 3, "loss": 0.1}\n{"step": 4, "lo')  # lines of steps that are lost
+    lines = train(config, tmp_path / 'run')
+    workdir, expected = finished
+    assert without_speed(lines) == without_speed(expected)
+    ours, theirs = (checkpoints.load_params(w / 'checkpoints' / '4') for w in (tmp_path / 'run', workdir))
+    assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True))
+
+
+def test_a_finished_run_is_left_as_it_is(config, data, finished, tmp_path):
+    workdir, lines = finished
+    assert without_speed(train(config, workdir)) == without_speed(lines)
+
+
+def test_initial_weights_are_where_a_run_begins(config, finished, tmp_path):
+    workdir, _ = finished
+    config.optimizer.update(learning_rate=1e-12, final_learning_rate=1e-12)
+    train(config, tmp_path / 'run', str(workdir / 'checkpoints' / '2'))
+    ours = checkpoints.load_params(tmp_path / 'run' / 'checkpoints' / '4')
+    theirs = checkpoints.load_params(workdir / 'checkpoints' / '2')
+    for a, b in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-7)
+
+
+def test_weights_of_another_architecture_are_refused(config, finished, tmp_path):
+    config.model.width = 12
+    with pytest.raises(WeightsError, match='width is 6 in the weights, 12 in the config'):
+        train(config, tmp_path / 'run', str(finished[0]))
+
+
+def test_a_workdir_of_another_config_is_refused_and_left_alone(config, finished):
+    workdir, _ = finished
+    before = {path: path.stat().st_mtime_ns for path in workdir.rglob('*')}
+    config.optimizer.learning_rate = 1.0
+    with pytest.raises(CheckpointError, match='optimizer.learning_rate: 0.002 there, 1.0 now'):
+        train(config, workdir)
+    assert {path: path.stat().st_mtime_ns for path in workdir.rglob('*')} == before
+
+
+def test_settings_that_change_no_number_may_differ_when_a_run_goes_on(config, finished):
+    config.train.update(log_every=1, threads=0)
+    train(config, finished[0])
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(config, tmp_path):
+    config.optimizer.update(learning_rate=1e30, final_learning_rate=1e30)
+    config.train.update(steps=20, checkpoint_every=1, keep_checkpoints=20)
+    with pytest.raises(TrainingError, match=r'step [23]: .*(loss|gradient_norm) is (nan|inf)'):
+        train(config, tmp_path / 'run')
+    for checkpoint in (tmp_path / 'run' / 'checkpoints').iterdir():
+        params = checkpoints.load_params(checkpoint)
+        assert int(checkpoint.name) < 3 and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(params))
+
+
+@pytest.mark.parametrize(
+    ('section', 'key', 'value', 'message'),
+    [
+        ('train', 'steps', 0, 'train.steps is 0'),
+        ('train', 'log_every', 0, 'train.log_every is 0'),
+        ('train', 'batch_size', 6, 'batch'),
+        ('train', 'crop_size', 64, 'crop'),
+        ('train', 'augmentation', 'mirrors', 'mirrors'),
+        ('validation', 'scenes', 3, 'validation.scenes=3'),
+        ('loss', 'name', 'l2', 'l2'),
+        ('loss', 'name', 'paper', 'vgg'),
+        ('data', 'dir', '', 'config.data.dir'),
+        ('data', 'layout', 'kalantari2', 'kalantari2'),
+        ('optimizer', 'epochs', 0, 'epochs'),
+    ],
+)
+def test_values_out_of_range_are_refused_before_anything_is_written(config, tmp_path, section, key, value, message):
+    config[section][key] = value
+    with pytest.raises((ConfigError, DataError, WeightsError), match=f'(?i){message}'):
+        train(config, tmp_path / 'run')
+    assert not (tmp_path / 'run' / 'checkpoints').exists()
+    assert not (tmp_path / 'run' / 'config.json').exists()
+
+
+def test_an_unusable_workdir_can_be_used_once_the_cause_is_mended(config, tmp_path):
+    config.data.dir = str(tmp_path / 'nowhere')
+    with pytest.raises(AFUNetError, match='nowhere'):
+        train(config, tmp_path / 'run')
+    assert not (tmp_path / 'run' / 'config.json').exists()
+
+
+def test_the_batch_divides_over_the_devices_that_tests_fake():
+    assert parallel.device_count() == 4
