@@ -199,6 +199,8 @@ def run(model: Any, config: Any, weights: str, out: str | pathlib.Path) -> list[
         'weights': str(weights), 'data': config.data.to_dict(), 'eval': settings.to_dict(), 'model': config.model.to_dict(),
         'device': parallel.describe(), 'compile_seconds': round(network.compile_seconds, 2),
     })  # fmt: skip
+    if settings.pictures:
+        reports.write_overview(out / 'pictures', [scene.name for scene in files], list(methods))
     print(reports.scores_table(rows))
     print(f'tables and pictures are in {out}; compiling took {network.compile_seconds:.1f} s', file=sys.stderr)
     return rows

@@ -7,6 +7,8 @@ import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import cv2
+import imageio.v3 as iio
 import numpy as np
 
 from afunet_jax import files, hdr, image_io
@@ -15,6 +17,8 @@ METRICS = ('psnr_l', 'psnr_mu', 'ssim_l', 'ssim_mu')
 TITLES = {
     'psnr_l': 'PSNR-l', 'psnr_mu': 'PSNR-mu', 'ssim_l': 'SSIM-l', 'ssim_mu': 'SSIM-mu', 'seconds': 'seconds',
 }  # fmt: skip
+GROUND_TRUTH = 'ground truth'
+OVERVIEW_ROWS, OVERVIEW_WIDTH, OVERVIEW_GAP = 6, 384, 4  # scenes, pixels of a picture, pixels between
 DIGITS = {'psnr_l': 3, 'psnr_mu': 3, 'ssim_l': 5, 'ssim_mu': 5, 'seconds': 2}
 
 
@@ -71,11 +75,49 @@ def write_pictures(folder: pathlib.Path, scene: str, images: Mapping[str, np.nda
     """Writes every method's image as `.hdr` and as a mu-law PNG, and the ground truth as PNG, into `folder/SCENE`."""
     (folder / scene).mkdir(parents=True, exist_ok=True)
     for method, image in images.items():
-        name = method.replace(' ', '_')
+        name = _file_name(method)
         image_io.write_hdr(folder / scene / f'{name}.hdr', np.maximum(image, 0))
         image_io.write_ldr(folder / scene / f'{name}.png', mu_law_picture(image))
     if label is not None:
-        image_io.write_ldr(folder / scene / 'ground_truth.png', mu_law_picture(label))
+        image_io.write_ldr(folder / scene / f'{_file_name(GROUND_TRUTH)}.png', mu_law_picture(label))
+
+
+def write_overview(folder: pathlib.Path, scenes: Sequence[str], methods: Sequence[str]) -> None:
+    """One picture of the first scenes, a row each: the methods' pictures and the ground truth side by side.
+
+    Args:
+        folder: where `write_pictures` has put them; the overview goes there as `overview.png`.
+        scenes: names; the first `OVERVIEW_ROWS` are shown.
+        methods: names, a column each.
+    """
+    columns = [*methods, GROUND_TRUTH]
+    rows = []
+    for scene in scenes[:OVERVIEW_ROWS]:
+        paths = [folder / scene / f'{_file_name(column)}.png' for column in columns]
+        rows.append(np.concatenate([_thumbnail(path) for path in paths if path.exists()], axis=1))
+    widest = max(row.shape[1] for row in rows)
+    rows = [np.pad(row, ((0, OVERVIEW_GAP), (0, widest - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
+    picture = np.concatenate([_caption(columns, widest), *rows])
+    image_io.write_ldr(folder / 'overview.png', picture)
+
+
+def _thumbnail(path: pathlib.Path) -> np.ndarray:
+    image = iio.imread(path)
+    height = round(image.shape[0] * OVERVIEW_WIDTH / image.shape[1])
+    small = cv2.resize(image, (OVERVIEW_WIDTH, height), interpolation=cv2.INTER_AREA)
+    return np.pad(small, ((0, 0), (0, OVERVIEW_GAP), (0, 0)), constant_values=255)
+
+
+def _caption(columns: Sequence[str], width: int) -> np.ndarray:
+    bar = np.full((28, width, 3), 255, np.uint8)
+    for i, column in enumerate(columns):
+        place = (i * (OVERVIEW_WIDTH + OVERVIEW_GAP) + 4, 19)
+        cv2.putText(bar, column, place, cv2.FONT_HERSHEY_SIMPLEX, 0.5, (0, 0, 0), 1, cv2.LINE_AA)
+    return bar
+
+
+def _file_name(title: str) -> str:
+    return title.replace(' ', '_')
 
 
 def mu_law_picture(image: np.ndarray) -> np.ndarray:

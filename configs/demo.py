@@ -15,7 +15,7 @@ def get_config():
     config.data.synthetic.update(train_scenes=24, test_scenes=6, height=256, width=384)
     config.optimizer.update(learning_rate=2e-3, final_learning_rate=2e-5, epochs=100)
     config.train.update(
-        batch_size=4, steps=800, crop_size=64, crops_per_scene=32, log_every=50, checkpoint_every=200
+        batch_size=4, steps=600, crop_size=64, crops_per_scene=32, log_every=50, checkpoint_every=200
     )
-    config.validation.update(scenes=2, every=400)
+    config.validation.update(scenes=2, every=300)
     return config

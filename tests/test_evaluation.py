@@ -185,6 +185,8 @@ def test_tables_and_pictures_are_written(data, weights, tmp_path, capsys):
     folder = tmp_path / 'out' / 'pictures' / '001'
     names = {'AFUNet', 'middle_exposure', 'weighted_merge'}
     assert {p.name for p in folder.iterdir()} == {f'{n}.{e}' for n in names for e in ('hdr', 'png')} | {'ground_truth.png'}
+    overview = cv2.imread(str(folder.parent / 'overview.png'))
+    assert overview.shape[1] >= 4 * reports.OVERVIEW_WIDTH and overview.std() > 10
     scene = read_scene(find_scenes(data, get_layout('kalantari'), 'test')[0])
     image = evaluation.Network(afunet.build(config.model), checkpoints.load_params(weights), 8)(scene).image
     np.testing.assert_allclose(image_io.read_hdr(folder / 'AFUNet.hdr'), image, rtol=0, atol=image.max() / 255)
