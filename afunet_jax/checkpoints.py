@@ -171,13 +171,13 @@ def load_weights(path: str | pathlib.Path) -> tuple[dict[str, Any], dict[str, An
 
 
 def check_architecture(settings: Mapping[str, Any], wanted: Mapping[str, Any], path: str | pathlib.Path) -> None:
-    """Raises WeightsError if weights of `settings` do not fit the `wanted` network (stochastic depth aside)."""
+    """Raises WeightsError if weights of `settings` do not fit the `wanted` network's architecture."""
     defaults = {'order': 'AF', 'ablation': 'M4'}  # what PyTorch files do not tell
     settings = {**defaults, **settings}
     differing = [
         f'{key} is {settings.get(key)!r} in the weights, {value!r} in the config'
         for key, value in wanted.items()
-        if key != 'drop_path' and settings.get(key) != value
+        if key not in afunet.NOT_ARCHITECTURE and settings.get(key) != value
     ]
     if differing:
         raise WeightsError(

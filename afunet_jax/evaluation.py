@@ -67,12 +67,12 @@ class Network:
             WeightsError: the network's output is not finite.
         """
         height, width = scene.ldrs.shape[1:3]
-        run = self._run_of_size(*self.padded_size(height, width, scene.name))
+        padded_height, padded_width = self.padded_size(height, width, scene.name)
+        self._compile(1, padded_height, padded_width)
         start = time.perf_counter()
         x = hdr.network_input(hdr.decode_ldr(scene.ldrs), scene.evs)
-        bottom, right = (n - m for n, m in zip(self.padded_size(height, width, scene.name), (height, width)))
-        x = np.pad(x, ((0, bottom), (0, right), (0, 0)), mode='reflect')
-        image = np.asarray(run(self._params, x[None]))[0, :height, :width]
+        x = np.pad(x, ((0, padded_height - height), (0, padded_width - width), (0, 0)), mode='reflect')
+        image = self.merge(x[None])[0, :height, :width]
         seconds = time.perf_counter() - start
         if not np.isfinite(image).all():
             raise WeightsError(f'scene {scene.name}: the network\'s output is not finite; these weights are unusable')
@@ -92,14 +92,18 @@ class Network:
             + (', or set eval.small_images to pad_to_window' if self._small_images == 'error' else '')
         )
 
-    def _run_of_size(self, height: int, width: int) -> Callable[..., jax.Array]:
-        if (height, width) not in self._compiled:
+    def merge(self, x: np.ndarray) -> np.ndarray:
+        """The network itself: `[B, H, W, 18]` to `[B, H, W, 3]`, without padding."""
+        return np.asarray(self._compile(*x.shape[:3])(self._params, x))
+
+    def _compile(self, *size: int) -> Callable[..., jax.Array]:
+        if size not in self._compiled:
             start = time.perf_counter()
-            x = jax.ShapeDtypeStruct((1, height, width, 18), jnp.float32)
+            x = jax.ShapeDtypeStruct((*size, 18), jnp.float32)
             apply = jax.jit(lambda params, x: self._model.apply({'params': params}, x))
-            self._compiled[height, width] = apply.lower(self._params, x).compile()
+            self._compiled[size] = apply.lower(self._params, x).compile()
             self.compile_seconds += time.perf_counter() - start
-        return self._compiled[height, width]
+        return self._compiled[size]
 
 
 def middle_exposure(scene: Scene) -> Merged:

@@ -62,7 +62,7 @@ def write_results(folder: pathlib.Path, rows: Sequence[Mapping[str, Any]], about
     Figures that are not numbers in JSON (the PSNR of equal images is infinite) are written as strings.
     """
     content = {**about, 'means': means(rows), 'scenes': list(rows)}
-    files.write_json(folder / 'results.json', _json_able(content))
+    files.write_json(folder / 'results.json', json_able(content))
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator='\n')
     writer.writeheader()
@@ -129,9 +129,10 @@ def _number(value: float | None, digits: int) -> str:
     return '-' if value is None else f'{value:.{digits}f}'
 
 
-def _json_able(value: Any) -> Any:
+def json_able(value: Any) -> Any:
+    """A tree with figures that are not finite as strings, which JSON has no numbers for."""
     if isinstance(value, Mapping):
-        return {key: _json_able(item) for key, item in value.items()}
+        return {key: json_able(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_json_able(item) for item in value]
+        return [json_able(item) for item in value]
     return str(value) if isinstance(value, float) and not math.isfinite(value) else value

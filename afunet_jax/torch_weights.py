@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.traverse_util
+import jax.numpy as jnp
 import numpy as np
 
 from afunet_jax import files
@@ -242,7 +243,7 @@ def _buffers(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
             match = STAGE_KEY.match(key)
             if match and int(match[2]) % 2:
                 side = MASK_WINDOWS * window
-                buffers[f'{prefix}attn_mask'] = np.asarray(windows.shift_mask(side, side, window, window // 2))
+                buffers[f'{prefix}attn_mask'] = np.asarray(windows.shift_mask(jnp.asarray(windows.shift_regions(1, side, side, window, window // 2))))
     return buffers
 
 

@@ -35,6 +35,8 @@ def model() -> ml_collections.ConfigDict:
     c.drop_path = 0.1  # largest rate of stochastic depth
     c.order = 'AF'  # or 'FA': fusion before alignment (Table 5)
     c.ablation = 'M4'  # or 'M1' to 'M3' (Table 4)
+    c.chunk_windows = -1  # windows computed at once; 0: all; -1: 32 on a CPU, else all. Speed and memory only
+    c.remat = 'auto'  # gradients recompute the blocks' inside: 'on', 'off', 'auto': on a CPU. Memory and speed only
     return c
 
 

@@ -20,14 +20,18 @@ LAYERS = [  # a module imports from its own group or from those above it
     {'training'},
     {'compare'},
 ]
+PACKAGES = 'data.synthetic', 'compare'  # each counts as one module
 TORCH = {'torch_weights', 'torch_twin', 'compare', 'vgg'}  # vgg reads torchvision's file
 
 
 def module_of(path):
     parts = path.relative_to(PACKAGE).with_suffix('').parts
     parts = parts[:-1] if parts[-1] == '__init__' else parts
-    name = '.'.join(parts)
-    return 'data.synthetic' if name.startswith('data.synthetic') else name
+    return whole('.'.join(parts))
+
+
+def whole(name):
+    return next((package for package in PACKAGES if name == package or name.startswith(f'{package}.')), name)
 
 
 SOURCES = {path: module_of(path) for path in PACKAGE.rglob('*.py') if module_of(path) not in ('', 'models', 'data')}
@@ -55,8 +59,7 @@ def test_imports_go_one_way(path):
     for name in imports(path):
         if not name.startswith('afunet_jax.'):
             continue
-        theirs = name.removeprefix('afunet_jax.')
-        theirs = 'data.synthetic' if theirs.startswith('data.synthetic') else theirs
+        theirs = whole(name.removeprefix('afunet_jax.'))
         if theirs in known and theirs != ours:
             assert layer(theirs) <= layer(ours), f'{ours} imports {theirs}'
 

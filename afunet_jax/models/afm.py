@@ -14,12 +14,17 @@ H and W are multiples of the window's side. `train` turns stochastic depth on; `
 examples' places in the global batch (see `layers.DropPath`).
 """
 
+import functools
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from afunet_jax.models import attention, windows
-from afunet_jax.models.layers import INIT, Conv3x3, Dense, DepthwiseConv3x3, DropPath, LayerNorm, Mlp
+from afunet_jax.models.layers import (
+    INIT, Conv3x3, Dense, DepthwiseConv3x3, DropPath, LayerNorm, Mlp, dense, layer_norm, mlp,
+)  # fmt: skip
 
 ABLATIONS = ('M1', 'M2', 'M3', 'M4')
 """Table 4. Each adds a module to the one before; the paper prints no formulas, so the plainest reading:
@@ -45,26 +50,65 @@ class PositionBias(nn.Module):
         return table[windows.relative_position_index(self.window)].transpose(2, 0, 1)
 
 
+def _scaled(branch: jax.Array, keep: jax.Array | None) -> jax.Array:
+    """A residual branch `[n, N, C]` under stochastic depth; `keep` `[n]` from `DropPath`, or None."""
+    return branch if keep is None else branch * keep[:, None, None]
+
+
+def _per_window(keep: jax.Array | None, windows_per_image: int) -> jax.Array | None:
+    return None if keep is None else jnp.repeat(keep, windows_per_image)
+
+
+def sam_windows(rows: dict[str, jax.Array], heads: int, bias: jax.Array, q_w: Any, kv_w: Any, out_w: Any) -> jax.Array:
+    """SAM's attention in windows, and its residual: Eq. (11)-(12) without the convolution. `[n, N, C]`."""
+    d, alpha = rows['d'], rows['alpha']
+    (q,) = windows.split_heads(dense(alpha, *q_w), heads, 1)
+    k, v = windows.split_heads(dense(d + alpha, *kv_w), heads, 2)
+    attended = windows.join_heads(attention.window_attention(q, k, v, bias))
+    return d + _scaled(dense(attended, *out_w), rows['keep'])
+
+
 class SAM(nn.Module):
     """Spatial alignment module, Eq. (11)-(12): windowed cross-attention from alpha_i to d_i + alpha_i."""
 
     heads: int
     window: int
     drop_path: float
+    chunks: windows.Chunks
 
     @nn.compact
     def __call__(self, d: jax.Array, alpha: jax.Array, train: bool, positions: jax.Array | None) -> jax.Array:
         shape, channels = d.shape[:3], d.shape[-1]
-        q = Dense(channels, name='query')(alpha.reshape(-1, channels))
-        kv = Dense(2 * channels, name='key_value')((d + alpha).reshape(-1, channels))
-        (q,) = windows.split_heads(q, shape, self.window, self.heads, 1)
-        k, v = windows.split_heads(kv, shape, self.window, self.heads, 2)
-        bias = PositionBias(self.window, self.heads, name='position_bias')()
-        attended = windows.join_heads(attention.window_attention(q, k, v, bias), shape, self.window)
-        branch = Dense(channels, name='projection')(attended).reshape(d.shape)
-        r = d + DropPath(self.drop_path)(branch, train, positions)
+        weights = (
+            PositionBias(self.window, self.heads, name='position_bias')(),
+            Dense(channels, name='query').weights(channels),
+            Dense(2 * channels, name='key_value').weights(channels),
+            Dense(channels, name='projection').weights(channels),
+        )
+        d_windows, alpha_windows = windows.partition(d, self.window), windows.partition(alpha, self.window)
+        keep = DropPath(self.drop_path)(shape[0], train, positions)
+        rows = {'d': d_windows, 'alpha': alpha_windows, 'keep': _per_window(keep, d_windows.shape[0] // shape[0])}
+        attend = functools.partial(_with_heads, sam_windows, self.heads)
+        r = windows.map_chunks(attend, weights, rows, self.chunks.at_once, self.chunks)
+        r = windows.merge(r, shape, self.window)
         r = r + DepthwiseConv3x3(name='depthwise')(r)
         return r + d
+
+
+def _with_heads(f: Any, heads: int, rows: Any, *weights: Any) -> jax.Array:
+    return f(rows, heads, *weights)
+
+
+def swin_windows(
+    rows: dict[str, jax.Array], heads: int, bias: jax.Array, norm1: Any, qkv: Any, out: Any, norm2: Any, fc1: Any, fc2: Any
+) -> jax.Array:
+    """A whole Swin block in windows: everything between two shifts. `[n, N, C]`."""
+    x = rows['x']
+    q, k, v = windows.split_heads(dense(layer_norm(x, *norm1), *qkv), heads, 3)
+    mask = None if rows['regions'] is None else windows.shift_mask(rows['regions'])
+    attended = windows.join_heads(attention.window_attention(q, k, v, bias, mask))
+    x = x + _scaled(dense(attended, *out), rows['keep_attention'])
+    return x + _scaled(mlp(layer_norm(x, *norm2), fc1, fc2), rows['keep_mlp'])
 
 
 class SwinBlock(nn.Module):
@@ -75,27 +119,35 @@ class SwinBlock(nn.Module):
     shift: int
     mlp_ratio: int
     drop_path: float
+    chunks: windows.Chunks
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, positions: jax.Array | None) -> jax.Array:
-        branch = self._attend(LayerNorm(name='norm1')(x))
-        x = x + DropPath(self.drop_path)(branch, train, positions)
-        channels = x.shape[-1]
-        branch = Mlp(self.mlp_ratio * channels, channels, name='mlp')(LayerNorm(name='norm2')(x))
-        return x + DropPath(self.drop_path)(branch, train, positions)
-
-    def _attend(self, x: jax.Array) -> jax.Array:
-        shape, channels = x.shape[:3], x.shape[-1]
-        mask = None
+        shape = x.shape[:3]
         if self.shift:
             x = jnp.roll(x, (-self.shift, -self.shift), (1, 2))
-            mask = windows.shift_mask(shape[1], shape[2], self.window, self.shift)
-        qkv = Dense(3 * channels, name='qkv')(x.reshape(-1, channels))
-        q, k, v = windows.split_heads(qkv, shape, self.window, self.heads, 3)
-        bias = PositionBias(self.window, self.heads, name='position_bias')()
-        attended = windows.join_heads(attention.window_attention(q, k, v, bias, mask), shape, self.window)
-        x = Dense(channels, name='projection')(attended).reshape(x.shape)
+        weights = self._weights(x.shape[-1])
+        x = windows.partition(x, self.window)
+        keeps = [DropPath(self.drop_path)(shape[0], train, positions) for _ in range(2)]
+        keeps = [_per_window(keep, x.shape[0] // shape[0]) for keep in keeps]
+        regions = jnp.asarray(windows.shift_regions(*shape, self.window, self.shift)) if self.shift else None
+        rows = {'x': x, 'regions': regions, 'keep_attention': keeps[0], 'keep_mlp': keeps[1]}
+        block = functools.partial(_with_heads, swin_windows, self.heads)
+        x = windows.map_chunks(block, weights, rows, self.chunks.at_once, self.chunks)
+        x = windows.merge(x, shape, self.window)
         return jnp.roll(x, (self.shift, self.shift), (1, 2)) if self.shift else x
+
+    def _weights(self, channels: int) -> tuple[Any, ...]:
+        fc1, fc2 = Mlp(self.mlp_ratio * channels, channels, name='mlp').weights(channels)
+        return (
+            PositionBias(self.window, self.heads, name='position_bias')(),
+            LayerNorm(name='norm1').weights(channels),
+            Dense(3 * channels, name='qkv').weights(channels),
+            Dense(channels, name='projection').weights(channels),
+            LayerNorm(name='norm2').weights(channels),
+            fc1,
+            fc2,
+        )
 
 
 class SFM(nn.Module):
@@ -105,13 +157,15 @@ class SFM(nn.Module):
     window: int
     mlp_ratio: int
     drop_paths: tuple[float, ...]  # one rate a block
+    chunks: windows.Chunks
 
     @nn.compact
     def __call__(self, s: jax.Array, train: bool, positions: jax.Array | None) -> jax.Array:
         x = s
         for k, rate in enumerate(self.drop_paths):
             shift = self.window // 2 if k % 2 else 0
-            x = SwinBlock(self.heads, self.window, shift, self.mlp_ratio, rate, name=f'block_{k}')(x, train, positions)
+            block = SwinBlock(self.heads, self.window, shift, self.mlp_ratio, rate, self.chunks, name=f'block_{k}')
+            x = block(x, train, positions)
         return Conv3x3(s.shape[-1], name='conv')(x) + s
 
 
@@ -137,15 +191,17 @@ class DCM(nn.Module):
     """Data consistency module, Eq. (8), (14): x_p = MLP_inv(MLP_D2T(y_2) + beta_1 u + beta_3 v)."""
 
     mlp_ratio: int
+    chunks: windows.Chunks
 
     @nn.compact
     def __call__(self, y_2: jax.Array, u: jax.Array, v: jax.Array) -> jax.Array:
         channels = y_2.shape[-1]
         half = nn.initializers.constant(0.5)
         beta_1, beta_3 = self.param('beta_1', half, ()), self.param('beta_3', half, ())
-        d2t = Mlp(self.mlp_ratio * channels, channels, name='mlp_d2t')(y_2)
+        d2t = Mlp(self.mlp_ratio * channels, channels, self.chunks, name='mlp_d2t')(y_2)
         self.sow('intermediates', 'd2t', d2t)
-        return Mlp(self.mlp_ratio * channels, channels, name='mlp_inv')(d2t + beta_1 * u + beta_3 * v)
+        inverse = Mlp(self.mlp_ratio * channels, channels, self.chunks, name='mlp_inv')
+        return inverse(d2t + beta_1 * u + beta_3 * v)
 
 
 class AFM(nn.Module):
@@ -161,6 +217,7 @@ class AFM(nn.Module):
     mlp_ratio: int
     sam_drop_path: float
     sfm_drop_paths: tuple[float, ...]
+    chunks: windows.Chunks = windows.Chunks()
     ablation: str = 'M4'
     order: str = 'AF'
     is_last: bool = False
@@ -177,11 +234,14 @@ class AFM(nn.Module):
             alpha_1, alpha_3 = self._align(alpha_1, x, alpha_3, train, positions)
         return alpha_1, x, alpha_3
 
+    def _mlp(self, channels: int, name: str) -> Mlp:
+        return Mlp(self.mlp_ratio * channels, channels, self.chunks, name=name)
+
     def _align(self, alpha_1, x, alpha_3, train, positions):
         aligned = []
         for i, alpha in ((1, alpha_1), (3, alpha_3)):
-            d = Mlp(self.mlp_ratio * x.shape[-1], x.shape[-1], name=f'mlp_d{i}')(x)  # Eq. (4)
-            sam = SAM(self.sam_heads, self.window, self.sam_drop_path, name=f'sam_{i}')
+            d = self._mlp(x.shape[-1], f'mlp_d{i}')(x)  # Eq. (4)
+            sam = SAM(self.sam_heads, self.window, self.sam_drop_path, self.chunks, name=f'sam_{i}')
             alpha = sam(d, alpha, train, positions)  # Eq. (11)-(12)
             self.sow('intermediates', f'd_{i}', d)
             self.sow('intermediates', f'alpha_{i}', alpha)
@@ -190,7 +250,8 @@ class AFM(nn.Module):
 
     def _fuse(self, alpha_1, x, alpha_3, y_2, train, positions):
         s = jnp.concatenate([alpha_1, x, alpha_3], -1)
-        h = SFM(self.sfm_heads, self.window, self.mlp_ratio, self.sfm_drop_paths, name='sfm')(s, train, positions)
+        sfm = SFM(self.sfm_heads, self.window, self.mlp_ratio, self.sfm_drop_paths, self.chunks, name='sfm')
+        h = sfm(s, train, positions)
         self.sow('intermediates', 'h', h)
         u, r, v = jnp.split(h, 3, -1)
         if self.ablation in ('M3', 'M4'):
@@ -198,8 +259,8 @@ class AFM(nn.Module):
             self.sow('intermediates', 'u_cfm', u_fused)
             self.sow('intermediates', 'v_cfm', v_fused)
             u, v = u_fused + x, v_fused + x  # Eq. (13)
-        x_p = DCM(self.mlp_ratio, name='dcm')(y_2, u, v) if self.ablation == 'M4' else r  # Eq. (14)
+        x_p = DCM(self.mlp_ratio, self.chunks, name='dcm')(y_2, u, v) if self.ablation == 'M4' else r  # Eq. (14)
         self.sow('intermediates', 'x_p', x_p)
-        end = Mlp(self.mlp_ratio * x.shape[-1], x.shape[-1], name='mlp_end')(jnp.concatenate([u, x_p, v], -1))
+        end = self._mlp(x.shape[-1], 'mlp_end')(jnp.concatenate([u, x_p, v], -1))
         self.sow('intermediates', 'end', end)
         return end + r  # Eq. (15)

@@ -11,11 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from afunet_jax.errors import ConfigError, DataError
+from afunet_jax.models import windows
 from afunet_jax.models.afm import ABLATIONS, AFM, ORDERS
 from afunet_jax.models.layers import INIT_STD, Conv3x3, LayerNorm
 
 MAX_STAGES = 6  # SAM's stochastic depth is spaced for six stages, whatever T is
 INPUT_CHANNELS = 18
+NOT_ARCHITECTURE = ('drop_path', 'chunk_windows', 'remat')  # settings that weights do not depend on
 INITIAL_CONSTANTS = {'bias': 0, 'scale': 1, 'temperature': 1, 'beta_1': 0.5, 'beta_3': 0.5}  # all else is random
 
 
@@ -32,6 +34,8 @@ class AFUNet(nn.Module):
         drop_path: largest rate of stochastic depth, in [0, 1).
         order: 'AF' aligns, then fuses; 'FA' the other way round (Table 5).
         ablation: 'M1' SFM alone, 'M2' + SAM, 'M3' + CFM, 'M4' + DCM, the full network (Table 4).
+        chunk_windows, remat: how much is computed at once, and whether gradients recompute: speed and memory,
+            not values; see `windows.Chunks`.
     """
 
     num_stages: int = 4
@@ -45,6 +49,8 @@ class AFUNet(nn.Module):
     drop_path: float = 0.1
     order: str = 'AF'
     ablation: str = 'M4'
+    chunk_windows: int = -1
+    remat: str = 'auto'
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False, positions: jax.Array | None = None) -> jax.Array:
@@ -87,6 +93,7 @@ class AFUNet(nn.Module):
             AFM(
                 self.sam_heads, self.sfm_heads, self.cfm_heads, self.window_size, self.mlp_ratio,
                 float(sam_rates[t]), tuple(map(float, sfm_rates[depth * t : depth * (t + 1)])),
+                windows.Chunks(self.chunk_windows, self.remat, self.window_size**2),
                 self.ablation, self.order, is_last=t == stages - 1, name=f'stage_{t}',
             )
             for t in range(stages)
@@ -120,6 +127,8 @@ def check_architecture(model: AFUNet) -> None:
         (m.cfm_heads >= 1 and m.width // 3 % m.cfm_heads == 0, 'cfm_heads divides width / 3', m.cfm_heads),
         (m.window_size >= 2 and m.window_size % 2 == 0, 'window_size is even', m.window_size),
         (m.mlp_ratio >= 1, 'mlp_ratio is at least 1', m.mlp_ratio),
+        (m.chunk_windows >= -1, 'chunk_windows is -1 (automatic), 0 (all) or a number', m.chunk_windows),
+        (m.remat in ('auto', 'on', 'off'), 'remat is auto, on or off', m.remat),
         (0 <= m.drop_path < 1, 'drop_path is in [0, 1)', m.drop_path),
         (m.order in ORDERS, f'order is one of {", ".join(ORDERS)}', m.order),
         (m.ablation in ABLATIONS, f'ablation is one of {", ".join(ABLATIONS)}', m.ablation),

@@ -17,16 +17,15 @@ def window_attention(
     Args:
         q, k, v: `[n, heads, N, d]`, n windows of the whole batch.
         bias: learned relative position bias, `[heads, N, N]`.
-        mask: added to the logits, `[windows of one image, N, N]`, or None; n is a multiple of its length.
+        mask: added to the logits of all heads, `[n, N, N]`, or None.
 
     Returns:
         `[n, heads, N, d]`. Memory: three arrays of n * heads * N * N numbers when differentiated, one when not.
     """
-    n, heads, tokens, d = q.shape
+    d = q.shape[-1]
     logits = jnp.einsum('nhid,nhjd->nhij', q * d**-0.5, k) + bias[None]
     if mask is not None:
-        logits = logits.reshape(-1, mask.shape[0], heads, tokens, tokens) + mask[None, :, None]
-        logits = logits.reshape(n, heads, tokens, tokens)
+        logits = logits + mask[:, None]
     weights = jnp.exp(logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True)))
     return jnp.einsum('nhij,nhjd->nhid', weights, v) / weights.sum(-1, keepdims=True)
 

@@ -4,53 +4,88 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from afunet_jax.models import windows
+
 INIT_STD = 0.02
 INIT = nn.initializers.normal(INIT_STD)  # of every weight and position table; biases start at 0
 
 
-class Dense(nn.Module):
-    """A dense layer on the last axis, computed on a two-dimensional token matrix.
+Weights = tuple[jax.Array, ...]
 
-    The same as `nn.Dense`; but a weight gradient that contracts one axis is a plain matrix product,
-    and one that contracts three misses the fast path of XLA's CPU compiler.
+
+def dense(x: jax.Array, kernel: jax.Array, bias: jax.Array | None = None) -> jax.Array:
+    """`x @ kernel + bias` on the last axis, computed on a two-dimensional token matrix.
+
+    A weight gradient that contracts one axis is a plain matrix product; one that contracts three misses
+    the fast path of XLA's CPU compiler.
     """
+    y = x.reshape(-1, x.shape[-1]) @ kernel
+    y = y if bias is None else y + bias[None]
+    return y.reshape(*x.shape[:-1], kernel.shape[-1])
+
+
+def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
+    """LayerNorm over the last axis, eps 1e-5, mean and variance in two passes."""
+    vector = (1,) * (x.ndim - 1) + (-1,)
+    centred = x - x.mean(-1, keepdims=True)
+    deviation = jnp.sqrt((centred * centred).mean(-1, keepdims=True) + 1e-5)
+    return centred / deviation * scale.reshape(vector) + bias.reshape(vector)
+
+
+def gelu(x: jax.Array) -> jax.Array:
+    """Exact (erf) GELU."""
+    return 0.5 * x * (1 + jax.lax.erf(x * 0.5**0.5))
+
+
+def mlp(x: jax.Array, fc1: Weights, fc2: Weights) -> jax.Array:
+    """Dense, exact GELU, dense."""
+    return dense(gelu(dense(x, *fc1)), *fc2)
+
+
+class Dense(nn.Module):
+    """A dense layer's parameters, and the layer."""
 
     features: int
     use_bias: bool = True
 
     @nn.compact
+    def weights(self, channels: int) -> Weights:
+        """Kernel `[channels, features]`, and bias `[features]` if there is one."""
+        kernel = self.param('kernel', INIT, (channels, self.features))
+        return (kernel, self.param('bias', nn.initializers.zeros, (self.features,))) if self.use_bias else (kernel,)
+
     def __call__(self, x: jax.Array) -> jax.Array:
-        kernel = self.param('kernel', INIT, (x.shape[-1], self.features))
-        y = x.reshape(-1, x.shape[-1]) @ kernel
-        if self.use_bias:
-            y = y + self.param('bias', nn.initializers.zeros, (self.features,))[None]
-        return y.reshape(*x.shape[:-1], self.features)
+        return dense(x, *self.weights(x.shape[-1]))
 
 
 class LayerNorm(nn.Module):
-    """LayerNorm over channels, eps 1e-5, mean and variance in two passes."""
+    """A LayerNorm's parameters, and the norm."""
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        channels = x.shape[-1]
+    def weights(self, channels: int) -> Weights:
+        """Scale and bias, `[channels]`."""
         scale = self.param('scale', nn.initializers.ones, (channels,))
-        bias = self.param('bias', nn.initializers.zeros, (channels,))
-        centred = x - x.mean(-1, keepdims=True)
-        deviation = jnp.sqrt((centred * centred).mean(-1, keepdims=True) + 1e-5)
-        vector = (1,) * (x.ndim - 1) + (channels,)
-        return centred / deviation * scale.reshape(vector) + bias.reshape(vector)
+        return scale, self.param('bias', nn.initializers.zeros, (channels,))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return layer_norm(x, *self.weights(x.shape[-1]))
 
 
 class Mlp(nn.Module):
-    """MLP(a, h, b): Dense a -> h, exact GELU, Dense h -> b."""
+    """MLP(a, h, b): Dense a -> h, exact GELU, Dense h -> b. Chunked over tokens, see `windows.map_chunks`."""
 
     hidden: int
     features: int
+    chunks: windows.Chunks = windows.Chunks()
 
     @nn.compact
+    def weights(self, channels: int) -> tuple[Weights, Weights]:
+        """Of both dense layers."""
+        return Dense(self.hidden, name='fc1').weights(channels), Dense(self.features, name='fc2').weights(self.hidden)
+
     def __call__(self, x: jax.Array) -> jax.Array:
-        x = nn.gelu(Dense(self.hidden, name='fc1')(x), approximate=False)
-        return Dense(self.features, name='fc2')(x)
+        y = windows.map_chunks(mlp, self.weights(x.shape[-1]), x.reshape(-1, x.shape[-1]), self.chunks.tokens, self.chunks)
+        return y.reshape(*x.shape[:-1], self.features)
 
 
 class DropPath(nn.Module):
@@ -63,16 +98,18 @@ class DropPath(nn.Module):
     rate: float
 
     @nn.compact
-    def __call__(self, x: jax.Array, train: bool, positions: jax.Array | None = None) -> jax.Array:
-        """x `[B, ...]`; positions int `[B]`, 0 to B - 1 if None. Draws from the stream 'dropout'."""
+    def __call__(self, batch: int, train: bool, positions: jax.Array | None = None) -> jax.Array | None:
+        """What to multiply each example's branch with, `[batch]`: 0 or 1 / (1 - rate). None: nothing is dropped.
+
+        `positions`: int `[batch]`, 0 to batch - 1 if None. Draws from the stream 'dropout'.
+        """
         if not train or self.rate == 0:
-            return x
+            return None
         if positions is None:
-            positions = jnp.arange(x.shape[0])
+            positions = jnp.arange(batch)
         key = self.make_rng('dropout')
         keep = jax.vmap(lambda i: jax.random.bernoulli(jax.random.fold_in(key, i), 1 - self.rate))(positions)
-        keep = keep.reshape(-1, *(1,) * (x.ndim - 1))
-        return jnp.where(keep, x / (1 - self.rate), 0)
+        return keep.astype(jnp.float32) / (1 - self.rate)
 
 
 def reflect_pad(x: jax.Array) -> jax.Array:

@@ -166,6 +166,16 @@ def golden_like(model):
     return jax.tree_util.tree_map_with_path(draw, afunet.parameter_shapes(model))
 
 
+@pytest.mark.parametrize('chunk', [0, 1, 4, 5])
+def test_chunks_and_recomputation_change_no_value(chunk):
+    settings = {**SMALL, 'num_stages': 1}
+    x = jax.random.uniform(jax.random.key(0), (2, 16, 24, 18))
+    params = golden_like(AFUNet(**settings))
+    whole = jax.jit(lambda p: AFUNet(**settings, chunk_windows=0, remat='off').apply({'params': p}, x))(params)
+    chunked = jax.jit(lambda p: AFUNet(**settings, chunk_windows=chunk, remat='on').apply({'params': p}, x))(params)
+    np.testing.assert_allclose(chunked, whole, rtol=0, atol=1e-6)
+
+
 def test_training_without_a_dropout_key_is_refused():
     model = AFUNet(**SMALL)
     with pytest.raises(Exception, match='dropout'):
@@ -213,7 +223,8 @@ def test_inputs_that_cannot_be_merged_are_refused(shape):
 @pytest.mark.parametrize(
     ('setting', 'value'),
     [('num_stages', 0), ('num_stages', 7), ('width', 71), ('sfm_heads', 5), ('sam_heads', 5), ('cfm_heads', 0),
-     ('window_size', 7), ('order', 'FAF'), ('ablation', 'M5'), ('drop_path', 1.0), ('sfm_depth', 0), ('mlp_ratio', 0)],
+     ('window_size', 7), ('order', 'FAF'), ('ablation', 'M5'), ('drop_path', 1.0), ('sfm_depth', 0), ('mlp_ratio', 0),
+     ('chunk_windows', -2), ('remat', 'maybe')],
 )  # fmt: skip
 def test_impossible_settings_are_refused_with_rule_and_value(setting, value):
     with pytest.raises(ConfigError, match=f'{setting}.*{value}'):

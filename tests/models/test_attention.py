@@ -11,7 +11,7 @@ from afunet_jax.models import attention
 def plain_window_attention(q, k, v, bias, mask):
     logits = jnp.einsum('nhid,nhjd->nhij', q, k) / np.sqrt(q.shape[-1]) + bias[None]
     if mask is not None:
-        logits = logits + jnp.tile(mask, (q.shape[0] // mask.shape[0], 1, 1))[:, None]
+        logits = logits + mask[:, None]
     return jax.nn.softmax(logits, axis=-1) @ v
 
 
@@ -50,7 +50,7 @@ def assert_close(ours, plain, tolerance=2e-6):
 def test_window_attention_is_the_plain_formula(scale, masked):
     q, k, v = (scale * normal(i, 6, 2, 16, 5) for i in range(3))
     bias = normal(3, 2, 16, 16)
-    mask = jnp.where(normal(4, 3, 16, 16) > 0, 0.0, -100.0) if masked else None
+    mask = jnp.where(normal(4, 6, 16, 16) > 0, 0.0, -100.0) if masked else None
     ours = values_and_gradients(lambda *a: attention.window_attention(*a, mask), q, k, v, bias)
     plain = values_and_gradients(lambda *a: plain_window_attention(*a, mask), q, k, v, bias)
     # Rounding of the logits, which grow with scale ** 2, is a relative error of the weights.
