@@ -20,7 +20,6 @@ from afunet_jax import files, torch_weights
 from afunet_jax.errors import CheckpointError, WeightsError
 from afunet_jax.models import afunet
 
-
 FORMAT_VERSION = 1
 LATEST, BEST = 'checkpoints', 'best'
 CONFIG_FILE = 'config.json'

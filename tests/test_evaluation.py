@@ -6,7 +6,6 @@ import types
 
 import cv2
 import golden_weights
-import jax
 import numpy as np
 import pytest
 import small

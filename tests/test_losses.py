@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import torch
+from golden_weights import golden_input, golden_parameters
 
 from afunet_jax import hdr, losses, torch_twin, vgg
 from afunet_jax.errors import ConfigError, DataError
-from golden_weights import golden_input, golden_parameters
 
 
 @pytest.fixture(scope='module')

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 import torch
+from golden_weights import golden_input, golden_parameters, state_dict_entries
 
 from afunet_jax import torch_twin
-from golden_weights import golden_input, golden_parameters, state_dict_entries
 
 INPUTS = {
     'a': (1, (1, 18, 64, 64)),

@@ -9,8 +9,6 @@ import warnings
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from afunet_jax import torch_weights
 from afunet_jax.errors import ConfigError, WeightsError
 from afunet_jax.models import afunet

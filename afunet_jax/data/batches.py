@@ -19,8 +19,7 @@ from typing import Any
 import grain
 import numpy as np
 
-from afunet_jax import hdr
-from afunet_jax import image_io
+from afunet_jax import hdr, image_io
 from afunet_jax.data.scenes import Scene
 from afunet_jax.errors import ConfigError, DataError
 

@@ -30,7 +30,7 @@ import grain
 import numpy as np
 import tensorflow_datasets as tfds
 
-from afunet_jax.data.layouts import Layout, LAYOUTS, SPLITS, get_layout
+from afunet_jax.data.layouts import LAYOUTS, SPLITS, Layout, get_layout
 from afunet_jax.data.progress import ProgressLine
 from afunet_jax.data.scenes import Scene, SceneFiles, find_scenes, read_scene, scene_problems
 from afunet_jax.errors import ConfigError, DataError

@@ -23,7 +23,16 @@ import jax.numpy as jnp
 
 from afunet_jax.models import attention, windows
 from afunet_jax.models.layers import (
-    INIT, Conv3x3, Dense, DepthwiseConv3x3, DropPath, LayerNorm, Mlp, dense, layer_norm, mlp,
+    INIT,
+    Conv3x3,
+    Dense,
+    DepthwiseConv3x3,
+    DropPath,
+    LayerNorm,
+    Mlp,
+    dense,
+    layer_norm,
+    mlp,
 )  # fmt: skip
 
 ABLATIONS = ('M1', 'M2', 'M3', 'M4')

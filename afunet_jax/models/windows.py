@@ -35,7 +35,7 @@ class Chunks:
     @property
     def at_once(self) -> int:
         """Windows at once, 0 for all, with the default of this machine filled in."""
-        return (CPU_CHUNK if _on_cpu() else 0) if self.windows < 0 else self.windows
+        return (CPU_CHUNK if on_cpu() else 0) if self.windows < 0 else self.windows
 
     @property
     def tokens(self) -> int:
@@ -45,10 +45,11 @@ class Chunks:
     @property
     def recompute(self) -> bool:
         """`remat` with the default of this machine filled in."""
-        return _on_cpu() if self.remat == 'auto' else self.remat == 'on'
+        return on_cpu() if self.remat == 'auto' else self.remat == 'on'
 
 
-def _on_cpu() -> bool:
+def on_cpu() -> bool:
+    """Whether arrays are computed on a CPU unless asked otherwise."""
     return jax.default_backend() == 'cpu'
 
 

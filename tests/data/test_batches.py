@@ -11,8 +11,7 @@ import weakref
 import numpy as np
 import pytest
 
-from afunet_jax import hdr
-from afunet_jax import image_io
+from afunet_jax import hdr, image_io
 from afunet_jax.data import batches
 from afunet_jax.data.scenes import Scene, SceneFiles, read_scene
 from afunet_jax.errors import ConfigError, DataError

@@ -13,9 +13,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from afunet_jax import image_io
-from afunet_jax.data import batches
-from afunet_jax.data import progress
-from afunet_jax.data import tfds_builders
+from afunet_jax.data import batches, progress, tfds_builders
 from afunet_jax.data.layouts import LAYOUTS, get_layout
 from afunet_jax.data.scenes import find_scenes, read_scene
 from afunet_jax.errors import ConfigError, DataError

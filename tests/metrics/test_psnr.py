@@ -5,12 +5,12 @@ import math
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from golden_weights import golden_metric_pair
 from skimage.metrics import peak_signal_noise_ratio
 
 from afunet_jax import hdr
 from afunet_jax.errors import DataError
 from afunet_jax.metrics import psnr, ssim, training_ssim
-from golden_weights import golden_metric_pair
 
 METRICS = [psnr, ssim, training_ssim]
 

@@ -4,6 +4,7 @@ import time
 
 import numpy as np
 import pytest
+from golden_weights import golden_metric_pair
 from scipy.signal import convolve2d
 from skimage.metrics import structural_similarity
 
@@ -11,7 +12,6 @@ from afunet_jax import hdr
 from afunet_jax.errors import DataError
 from afunet_jax.metrics import ssim, training_ssim
 from afunet_jax.metrics.ssim import gaussian_window
-from golden_weights import golden_metric_pair
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ Inside: `textures`, `canvas` and `sprites` are the paint; `sky`, `street`, `natu
 backdrops; `actors` what moves; `compose` puts a scene together; `sensor` photographs it.
 """
 
-from afunet_jax.data.synthetic.folders import ensure_scenes, write_scenes
 from afunet_jax.data.synthetic.compose import EV_CHOICES, KINDS, make_scene, render
+from afunet_jax.data.synthetic.folders import ensure_scenes, write_scenes
 from afunet_jax.data.synthetic.sensor import NOISELESS, Noise
 from afunet_jax.data.synthetic.sheet import contact_sheet
 

@@ -11,8 +11,8 @@ import sys
 from collections.abc import Sequence
 
 from afunet_jax import image_io
-from afunet_jax.data.synthetic.folders import write_scenes
 from afunet_jax.data.synthetic.compose import make_scene
+from afunet_jax.data.synthetic.folders import write_scenes
 from afunet_jax.data.synthetic.sheet import contact_sheet
 from afunet_jax.errors import AFUNetError
 

@@ -4,7 +4,6 @@ import dataclasses
 import math
 from collections.abc import Callable
 
-
 from afunet_jax.data.synthetic.canvas import Canvas, View
 from afunet_jax.data.synthetic.sprites import Light
 
