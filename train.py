@@ -7,7 +7,7 @@ from afunet_jax import cli, parallel, training
 from afunet_jax.models import afunet
 
 _CONFIG = config_flags.DEFINE_config_file('config', 'configs/kalantari.py', 'The recipe.', lock_config=True)
-_WORKDIR = flags.DEFINE_string('workdir', None, 'Checkpoints and logs go here; a run there is continued.', required=True)
+_WORKDIR = flags.DEFINE_string('workdir', None, 'Of checkpoints and logs; a run there is continued.', required=True)
 _WEIGHTS = flags.DEFINE_string('weights', '', 'Initial weights: a .pth, a checkpoint or a workdir.')
 _COORDINATOR = flags.DEFINE_string('coordinator', None, 'Several hosts: host:port of process 0.')
 _NUM_PROCESSES = flags.DEFINE_integer('num_processes', None, 'Several hosts: number of processes.')

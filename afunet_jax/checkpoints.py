@@ -112,7 +112,9 @@ def check_workdir(workdir: str | pathlib.Path, config: Mapping[str, Any], free: 
     path = pathlib.Path(workdir) / CONFIG_FILE
     if not path.exists():
         if any((path.parent / name).is_dir() for name in (LATEST, BEST)):
-            raise CheckpointError(f'{workdir}: has checkpoints but no {CONFIG_FILE}; restore it, or use a new --workdir')
+            raise CheckpointError(
+                f'{workdir}: has checkpoints but no {CONFIG_FILE}; restore it, or use a new --workdir'
+            )
         return
     before, now = _flatten(_read_json(path)), _flatten(json.loads(json.dumps(config)))
     differing = [
@@ -161,7 +163,9 @@ def load_weights(path: str | pathlib.Path) -> tuple[dict[str, Any], dict[str, An
     if path.is_dir():
         return _load_checkpoint(_checkpoint_in(path))
     if not path.exists():
-        raise WeightsError(f'{path}: no such file or directory; --weights takes a .pth, a workdir or a checkpoint in one')
+        raise WeightsError(
+            f'{path}: no such file or directory; --weights takes a .pth, a workdir or a checkpoint in one'
+        )
     state_dict = torch_weights.read_pth(path)
     try:
         return torch_weights.architecture(state_dict), torch_weights.from_state_dict(state_dict)
@@ -232,7 +236,8 @@ def _load_checkpoint(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]
 def _check_version(about: Mapping[str, Any], path: Any) -> None:
     if about.get('format_version', 0) > FORMAT_VERSION:
         raise CheckpointError(
-            f'{path}: format version {about["format_version"]}, this release reads up to {FORMAT_VERSION}; update afunet_jax'
+            f'{path}: format version {about["format_version"]}, this release reads up to {FORMAT_VERSION}; '
+            'update afunet_jax'
         )
 
 

@@ -200,7 +200,8 @@ def run(model: Any, config: Any, weights: str, out: str | pathlib.Path) -> list[
     methods = {NETWORK: network, **(BASELINES if settings.baselines else {})}
     rows = evaluate(methods, scenes, on_scene)
     reports.write_results(out, rows, {
-        'weights': str(weights), 'data': config.data.to_dict(), 'eval': settings.to_dict(), 'model': config.model.to_dict(),
+        'weights': str(weights), 'model': config.model.to_dict(),
+        'data': config.data.to_dict(), 'eval': settings.to_dict(),
         'device': parallel.describe(), 'compile_seconds': round(network.compile_seconds, 2),
     })  # fmt: skip
     if settings.pictures:

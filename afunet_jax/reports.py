@@ -71,7 +71,9 @@ def write_results(folder: pathlib.Path, rows: Sequence[Mapping[str, Any]], about
     files.write_text(folder / 'results.txt', scores_table(rows) + '\n')
 
 
-def write_pictures(folder: pathlib.Path, scene: str, images: Mapping[str, np.ndarray], label: np.ndarray | None) -> None:
+def write_pictures(
+    folder: pathlib.Path, scene: str, images: Mapping[str, np.ndarray], label: np.ndarray | None
+) -> None:
     """Writes every method's image as `.hdr` and as a mu-law PNG, and the ground truth as PNG, into `folder/SCENE`."""
     (folder / scene).mkdir(parents=True, exist_ok=True)
     for method, image in images.items():

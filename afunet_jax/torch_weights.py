@@ -32,7 +32,10 @@ LAYOUTS: dict[str, Layout] = {  # name: (PyTorch to ours, ours to PyTorch)
     'dense': (lambda a: a.T, lambda a: a.T),  # [out, in] <-> [in, out]
     'conv': (lambda a: a.transpose(2, 3, 1, 0), lambda a: a.transpose(3, 2, 0, 1)),  # OIHW <-> HWIO
     'pointwise': (lambda a: a[:, :, 0, 0].T, lambda a: a.T[:, :, None, None]),  # [O, I, 1, 1] <-> [I, O]
-    'depthwise': (lambda a: a[:, 0].transpose(1, 2, 0), lambda a: a.transpose(2, 0, 1)[:, None]),  # [C, 1, 3, 3] <-> HWC
+    'depthwise': (  # [C, 1, 3, 3] <-> [3, 3, C]
+        lambda a: a[:, 0].transpose(1, 2, 0),
+        lambda a: a.transpose(2, 0, 1)[:, None],
+    ),
     'heads': (lambda a: a[:, 0, 0], lambda a: a[:, None, None]),  # [heads, 1, 1] <-> [heads]
 }
 
@@ -214,7 +217,9 @@ def read_pth(path: str | pathlib.Path) -> dict[str, np.ndarray]:
     if isinstance(content, Mapping) and isinstance(content.get('state_dict'), Mapping):
         content = content['state_dict']
     if not isinstance(content, Mapping) or not content or not all(isinstance(k, str) for k in content):
-        raise WeightsError(f'{path}: holds {type(content).__name__}, not a state dict; expected the release\'s dict or a bare one')
+        raise WeightsError(
+            f'{path}: holds {type(content).__name__}, not a state dict; expected the release\'s dict or a bare one'
+        )
     not_tensors = [key for key, value in content.items() if not isinstance(value, torch.Tensor)]
     if not_tensors:
         raise WeightsError(f'{path}: {_some(not_tensors)} are not tensors; expected a state dict')
@@ -243,7 +248,8 @@ def _buffers(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
             match = STAGE_KEY.match(key)
             if match and int(match[2]) % 2:
                 side = MASK_WINDOWS * window
-                buffers[f'{prefix}attn_mask'] = np.asarray(windows.shift_mask(jnp.asarray(windows.shift_regions(1, side, side, window, window // 2))))
+                regions = jnp.asarray(windows.shift_regions(1, side, side, window, window // 2))
+                buffers[f'{prefix}attn_mask'] = np.asarray(windows.shift_mask(regions))
     return buffers
 
 

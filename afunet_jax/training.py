@@ -66,7 +66,13 @@ def make_optimizer(config: Any, steps: int) -> tuple[optax.GradientTransformatio
 
 
 def train_step(
-    state: TrainState, batch: Any, loss: losses.Loss, *, model: nn.Module, optimizer: optax.GradientTransformation, seed: int
+    state: TrainState,
+    batch: Any,
+    loss: losses.Loss,
+    *,
+    model: nn.Module,
+    optimizer: optax.GradientTransformation,
+    seed: int,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One step on one device's share of a batch, inside `parallel.parallel_step`.
 
@@ -224,7 +230,10 @@ class Log:
             _forget_after(workdir / LOG_FILE, first)
             self._file = open(workdir / LOG_FILE, 'a', encoding='utf-8')
             self._events = tensorboardX.SummaryWriter(str(workdir / 'tensorboard'), purge_step=first + 1)
-            self.say(f'{parallel.describe()}, global batch {self._train.batch_size}, step {first} of {self._train.steps}')
+            self.say(
+                f'{parallel.describe()}, global batch {self._train.batch_size}, '
+                f'step {first} of {self._train.steps}'
+            )
 
     def say(self, line: str) -> None:
         """Prints a line on stderr, in the main process."""

@@ -82,7 +82,8 @@ def measure(name: str, rivals: Sequence[str], repeats: int = 0) -> dict[str, Any
         times = [side.start_seconds] if work.kind == 'start' else side.times
         row |= {
             f'{label}_s': statistics.median(times), f'{label}_min_s': min(times), f'{label}_max_s': max(times),
-            f'{label}_first_s': side.first_seconds, f'{label}_start_s': side.start_seconds, f'{label}_peak_mb': side.peak_mb,
+            f'{label}_first_s': side.first_seconds, f'{label}_start_s': side.start_seconds,
+            f'{label}_peak_mb': side.peak_mb,
         }  # fmt: skip
     for side in rivals:
         prefix = '' if side == 'twin' else f'{side}_'

@@ -14,7 +14,6 @@ H and W are multiples of the window's side. `train` turns stochastic depth on; `
 examples' places in the global batch (see `layers.DropPath`).
 """
 
-import functools
 from typing import Any
 
 import flax.linen as nn
@@ -68,13 +67,13 @@ def _per_window(keep: jax.Array | None, windows_per_image: int) -> jax.Array | N
     return None if keep is None else jnp.repeat(keep, windows_per_image)
 
 
-def sam_windows(rows: dict[str, jax.Array], heads: int, bias: jax.Array, q_w: Any, kv_w: Any, out_w: Any) -> jax.Array:
+def sam_windows(rows: dict[str, Any], bias: jax.Array, query: Any, key_value: Any, projection: Any) -> jax.Array:
     """SAM's attention in windows, and its residual: Eq. (11)-(12) without the convolution. `[n, N, C]`."""
-    d, alpha = rows['d'], rows['alpha']
-    (q,) = windows.split_heads(dense(alpha, *q_w), heads, 1)
-    k, v = windows.split_heads(dense(d + alpha, *kv_w), heads, 2)
+    d, alpha, heads = rows['d'], rows['alpha'], bias.shape[0]
+    (q,) = windows.split_heads(dense(alpha, *query), heads, 1)
+    k, v = windows.split_heads(dense(d + alpha, *key_value), heads, 2)
     attended = windows.join_heads(attention.window_attention(q, k, v, bias))
-    return d + _scaled(dense(attended, *out_w), rows['keep'])
+    return d + _scaled(dense(attended, *projection), rows['keep'])
 
 
 class SAM(nn.Module):
@@ -97,26 +96,24 @@ class SAM(nn.Module):
         d_windows, alpha_windows = windows.partition(d, self.window), windows.partition(alpha, self.window)
         keep = DropPath(self.drop_path)(shape[0], train, positions)
         rows = {'d': d_windows, 'alpha': alpha_windows, 'keep': _per_window(keep, d_windows.shape[0] // shape[0])}
-        attend = functools.partial(_with_heads, sam_windows, self.heads)
-        r = windows.map_chunks(attend, weights, rows, self.chunks.at_once, self.chunks)
+        r = windows.map_chunks(sam_windows, weights, rows, self.chunks.at_once, self.chunks)
         r = windows.merge(r, shape, self.window)
         r = r + DepthwiseConv3x3(name='depthwise')(r)
         return r + d
 
 
-def _with_heads(f: Any, heads: int, rows: Any, *weights: Any) -> jax.Array:
-    return f(rows, heads, *weights)
+def swin_windows(rows: dict[str, Any], bias, norm1, qkv, projection, norm2, fc1, fc2) -> jax.Array:
+    """A whole Swin block in windows: everything between two shifts. `[n, N, C]`.
 
-
-def swin_windows(
-    rows: dict[str, jax.Array], heads: int, bias: jax.Array, norm1: Any, qkv: Any, out: Any, norm2: Any, fc1: Any, fc2: Any
-) -> jax.Array:
-    """A whole Swin block in windows: everything between two shifts. `[n, N, C]`."""
-    x = rows['x']
+    Args:
+        rows: `x` `[n, N, C]`; `regions` `[n, N]` of a shifted block; `keep_attention` and `keep_mlp` `[n]`.
+        bias: `[heads, N, N]`; the rest are the layers' weights.
+    """
+    x, heads = rows['x'], bias.shape[0]
     q, k, v = windows.split_heads(dense(layer_norm(x, *norm1), *qkv), heads, 3)
     mask = None if rows['regions'] is None else windows.shift_mask(rows['regions'])
     attended = windows.join_heads(attention.window_attention(q, k, v, bias, mask))
-    x = x + _scaled(dense(attended, *out), rows['keep_attention'])
+    x = x + _scaled(dense(attended, *projection), rows['keep_attention'])
     return x + _scaled(mlp(layer_norm(x, *norm2), fc1, fc2), rows['keep_mlp'])
 
 
@@ -141,8 +138,7 @@ class SwinBlock(nn.Module):
         keeps = [_per_window(keep, x.shape[0] // shape[0]) for keep in keeps]
         regions = jnp.asarray(windows.shift_regions(*shape, self.window, self.shift)) if self.shift else None
         rows = {'x': x, 'regions': regions, 'keep_attention': keeps[0], 'keep_mlp': keeps[1]}
-        block = functools.partial(_with_heads, swin_windows, self.heads)
-        x = windows.map_chunks(block, weights, rows, self.chunks.at_once, self.chunks)
+        x = windows.map_chunks(swin_windows, weights, rows, self.chunks.at_once, self.chunks)
         x = windows.merge(x, shape, self.window)
         return jnp.roll(x, (self.shift, self.shift), (1, 2)) if self.shift else x
 
@@ -233,7 +229,13 @@ class AFM(nn.Module):
 
     @nn.compact
     def __call__(
-        self, alpha_1: jax.Array, x: jax.Array, alpha_3: jax.Array, y_2: jax.Array, train: bool, positions: jax.Array | None
+        self,
+        alpha_1: jax.Array,
+        x: jax.Array,
+        alpha_3: jax.Array,
+        y_2: jax.Array,
+        train: bool,
+        positions: jax.Array | None,
     ) -> tuple[jax.Array, jax.Array, jax.Array]:
         aligns = self.ablation != 'M1' and not (self.order == 'FA' and self.is_last)
         if aligns and self.order == 'AF':

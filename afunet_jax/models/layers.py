@@ -85,7 +85,8 @@ class Mlp(nn.Module):
         return Dense(self.hidden, name='fc1').weights(channels), Dense(self.features, name='fc2').weights(self.hidden)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        y = windows.map_chunks(mlp, self.weights(x.shape[-1]), x.reshape(-1, x.shape[-1]), self.chunks.tokens, self.chunks)
+        weights, tokens = self.weights(x.shape[-1]), x.reshape(-1, x.shape[-1])
+        y = windows.map_chunks(mlp, weights, tokens, self.chunks.tokens, self.chunks)
         return y.reshape(*x.shape[:-1], self.features)
 
 

@@ -31,6 +31,7 @@ FILES = {
     'challenge123': (tuple(f'{{0}}_{i}/ldr_img_{i}.tif' for i in (1, 2, 3)), '{0}_2/exposure.txt',
                      '{0}_2/hdr_img.hdr'),
 }
+FILES['synthetic'] = FILES['kalantari']
 
 
 def write_scene(place, name, height=20, width=30, layout='kalantari', evs='0\n2\n4\n', seed=0):
