@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 STEPS = 5
 LEARNING_RATE = 5e-4  # the release's, before any decay
-GRADIENT_FLOOR = 1e-7  # of the whole gradient's norm: smaller ones may be rounding alone
+GRADIENT_FLOOR = 1e-5  # of the whole gradient's norm: 1e-4 of it is 1e-9 of the whole, far below float32's rounding
 SIGN_CHANGE_EFFECT = 10  # on later losses, relative, over the share of signs that changed; 9 was measured
 ROUNDING = 1e-9  # of the largest Fourier coefficient: smaller parts are zero but for rounding
 STAGE_BLOCKS = {  # what our stages sow: the release's name of it
