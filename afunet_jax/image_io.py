@@ -16,6 +16,7 @@ import warnings
 import cv2
 import numpy as np
 
+from afunet_jax import files
 from afunet_jax.errors import DataError
 
 PathLike = str | os.PathLike
@@ -355,11 +356,10 @@ def write_atomically(path: PathLike, data: bytes) -> None:
         DataError: the folder does not exist or cannot be written, or the disk is full.
     """
     path = pathlib.Path(path)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
     try:
-        temporary.write_bytes(data)
-        os.replace(temporary, path)
+        path.parent.stat()  # `replacing` would make the folder
+        with files.replacing(path) as temporary:
+            temporary.write_bytes(data)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
         raise DataError(f'{path}: cannot be written ({error.strerror}). Check that the folder exists, its '
                         'rights, and the space left.') from error
