@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from afunet_jax.models import attention, windows
+from afunet_jax.models.chunks import Chunks, map_chunks
 from afunet_jax.models.layers import (
     INIT,
     Conv3x3,
@@ -69,10 +70,10 @@ def _per_window(keep: jax.Array | None, windows_per_image: int) -> jax.Array | N
 
 def sam_windows(rows: dict[str, Any], bias: jax.Array, query: Any, key_value: Any, projection: Any) -> jax.Array:
     """SAM's attention in windows, and its residual: Eq. (11)-(12) without the convolution. `[n, N, C]`."""
-    d, alpha, heads = rows['d'], rows['alpha'], bias.shape[0]
-    (q,) = windows.split_heads(dense(alpha, *query), heads, 1)
-    k, v = windows.split_heads(dense(d + alpha, *key_value), heads, 2)
-    attended = windows.join_heads(attention.window_attention(q, k, v, bias))
+    d, alpha = rows['d'], rows['alpha']
+    q = dense(alpha, *query)
+    k, v = jnp.split(dense(d + alpha, *key_value), 2, -1)
+    attended = attention.window_attention(q, k, v, bias)
     return d + _scaled(dense(attended, *projection), rows['keep'])
 
 
@@ -82,7 +83,7 @@ class SAM(nn.Module):
     heads: int
     window: int
     drop_path: float
-    chunks: windows.Chunks
+    chunks: Chunks
 
     @nn.compact
     def __call__(self, d: jax.Array, alpha: jax.Array, train: bool, positions: jax.Array | None) -> jax.Array:
@@ -95,8 +96,9 @@ class SAM(nn.Module):
         )
         d_windows, alpha_windows = windows.partition(d, self.window), windows.partition(alpha, self.window)
         keep = DropPath(self.drop_path)(shape[0], train, positions)
-        rows = {'d': d_windows, 'alpha': alpha_windows, 'keep': _per_window(keep, d_windows.shape[0] // shape[0])}
-        r = windows.map_chunks(sam_windows, weights, rows, self.chunks.at_once, self.chunks)
+        rows = {'d': d_windows, 'alpha': alpha_windows}
+        fixed = {'keep': _per_window(keep, d_windows.shape[0] // shape[0])}
+        r = map_chunks(sam_windows, weights, rows, fixed, self.chunks.at_once, self.chunks.recompute)
         r = windows.merge(r, shape, self.window)
         r = r + DepthwiseConv3x3(name='depthwise')(r)
         return r + d
@@ -109,10 +111,9 @@ def swin_windows(rows: dict[str, Any], bias, norm1, qkv, projection, norm2, fc1,
         rows: `x` `[n, N, C]`; `regions` `[n, N]` of a shifted block; `keep_attention` and `keep_mlp` `[n]`.
         bias: `[heads, N, N]`; the rest are the layers' weights.
     """
-    x, heads = rows['x'], bias.shape[0]
-    q, k, v = windows.split_heads(dense(layer_norm(x, *norm1), *qkv), heads, 3)
-    mask = None if rows['regions'] is None else windows.shift_mask(rows['regions'])
-    attended = windows.join_heads(attention.window_attention(q, k, v, bias, mask))
+    x = rows['x']
+    q, k, v = jnp.split(dense(layer_norm(x, *norm1), *qkv), 3, -1)
+    attended = attention.window_attention(q, k, v, bias, rows['regions'])
     x = x + _scaled(dense(attended, *projection), rows['keep_attention'])
     return x + _scaled(mlp(layer_norm(x, *norm2), fc1, fc2), rows['keep_mlp'])
 
@@ -125,7 +126,7 @@ class SwinBlock(nn.Module):
     shift: int
     mlp_ratio: int
     drop_path: float
-    chunks: windows.Chunks
+    chunks: Chunks
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, positions: jax.Array | None) -> jax.Array:
@@ -137,8 +138,8 @@ class SwinBlock(nn.Module):
         keeps = [DropPath(self.drop_path)(shape[0], train, positions) for _ in range(2)]
         keeps = [_per_window(keep, x.shape[0] // shape[0]) for keep in keeps]
         regions = jnp.asarray(windows.shift_regions(*shape, self.window, self.shift)) if self.shift else None
-        rows = {'x': x, 'regions': regions, 'keep_attention': keeps[0], 'keep_mlp': keeps[1]}
-        x = windows.map_chunks(swin_windows, weights, rows, self.chunks.at_once, self.chunks)
+        fixed = {'regions': regions, 'keep_attention': keeps[0], 'keep_mlp': keeps[1]}
+        x = map_chunks(swin_windows, weights, {'x': x}, fixed, self.chunks.at_once, self.chunks.recompute)
         x = windows.merge(x, shape, self.window)
         return jnp.roll(x, (self.shift, self.shift), (1, 2)) if self.shift else x
 
@@ -162,33 +163,35 @@ class SFM(nn.Module):
     window: int
     mlp_ratio: int
     drop_paths: tuple[float, ...]  # one rate a block
-    chunks: windows.Chunks
+    chunks: Chunks
 
     @nn.compact
-    def __call__(self, s: jax.Array, train: bool, positions: jax.Array | None) -> jax.Array:
-        x = s
+    def __call__(self, parts: tuple[jax.Array, ...], train: bool, positions: jax.Array | None) -> list[jax.Array]:
+        """Maps the parts of s, `[B, H, W, C]` each, to those of h: apart they need a third less memory."""
+        x = jnp.concatenate(parts, -1)
         for k, rate in enumerate(self.drop_paths):
             shift = self.window // 2 if k % 2 else 0
             block = SwinBlock(self.heads, self.window, shift, self.mlp_ratio, rate, self.chunks, name=f'block_{k}')
             x = block(x, train, positions)
-        return Conv3x3(s.shape[-1], name='conv')(x) + s
+        x = Conv3x3(x.shape[-1], name='conv')(x)
+        return [h + s for h, s in zip(jnp.split(x, len(parts), -1), parts)]
 
 
 class CFM(nn.Module):
     """Channel fusion module, Eq. (13): transposed attention from w (u_s or v_s) to x + w."""
 
     heads: int
+    chunks: Chunks
 
     @nn.compact
     def __call__(self, x: jax.Array, w: jax.Array) -> jax.Array:
         batch, height, width, channels = x.shape
-        x_tokens, w_tokens = (a.reshape(batch, height * width, channels) for a in (x, w))
-        q = Dense(channels, use_bias=False, name='query')(w_tokens)
-        k = Dense(channels, use_bias=False, name='key')(x_tokens + w_tokens)
-        v = Dense(channels, use_bias=False, name='value')(x_tokens + w_tokens)
+        layers = [Dense(channels, use_bias=False, name=name) for name in ('query', 'key', 'value', 'projection')]
+        weights = tuple(layer.weights(channels)[0] for layer in layers)
         temperature = self.param('temperature', nn.initializers.ones, (self.heads,))
-        attended = attention.channel_attention(q, k, v, temperature)
-        h = x + Dense(channels, use_bias=False, name='projection')(attended).reshape(x.shape)
+        w, source = (a.reshape(batch, height * width, channels) for a in (w, x + w))
+        attended = attention.channel_attention(w, source, weights, temperature, self.chunks.tokens)
+        h = x + attended.reshape(x.shape)
         return h + DepthwiseConv3x3(name='depthwise')(h)
 
 
@@ -196,7 +199,7 @@ class DCM(nn.Module):
     """Data consistency module, Eq. (8), (14): x_p = MLP_inv(MLP_D2T(y_2) + beta_1 u + beta_3 v)."""
 
     mlp_ratio: int
-    chunks: windows.Chunks
+    chunks: Chunks
 
     @nn.compact
     def __call__(self, y_2: jax.Array, u: jax.Array, v: jax.Array) -> jax.Array:
@@ -222,7 +225,7 @@ class AFM(nn.Module):
     mlp_ratio: int
     sam_drop_path: float
     sfm_drop_paths: tuple[float, ...]
-    chunks: windows.Chunks = windows.Chunks()
+    chunks: Chunks = Chunks()
     ablation: str = 'M4'
     order: str = 'AF'
     is_last: bool = False
@@ -260,13 +263,13 @@ class AFM(nn.Module):
         return aligned
 
     def _fuse(self, alpha_1, x, alpha_3, y_2, train, positions):
-        s = jnp.concatenate([alpha_1, x, alpha_3], -1)
         sfm = SFM(self.sfm_heads, self.window, self.mlp_ratio, self.sfm_drop_paths, self.chunks, name='sfm')
-        h = sfm(s, train, positions)
-        self.sow('intermediates', 'h', h)
-        u, r, v = jnp.split(h, 3, -1)
+        u, r, v = sfm((alpha_1, x, alpha_3), train, positions)
+        self.sow('intermediates', 'h', jnp.concatenate([u, r, v], -1))
         if self.ablation in ('M3', 'M4'):
-            u_fused, v_fused = CFM(self.cfm_heads, name='cfm_u')(x, u), CFM(self.cfm_heads, name='cfm_v')(x, v)
+            u_fused, v_fused = (
+                CFM(self.cfm_heads, self.chunks, name=f'cfm_{name}')(x, w) for name, w in (('u', u), ('v', v))
+            )
             self.sow('intermediates', 'u_cfm', u_fused)
             self.sow('intermediates', 'v_cfm', v_fused)
             u, v = u_fused + x, v_fused + x  # Eq. (13)

@@ -11,9 +11,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from afunet_jax.errors import ConfigError, DataError
-from afunet_jax.models import windows
 from afunet_jax.models.afm import ABLATIONS, AFM, ORDERS
-from afunet_jax.models.layers import INIT_STD, Conv3x3, LayerNorm
+from afunet_jax.models.chunks import Chunks
+from afunet_jax.models.layers import INIT_STD, Conv3x3, LayerNorm, normal_deviation
 
 MAX_STAGES = 6  # SAM's stochastic depth is spaced for six stages, whatever T is
 INPUT_CHANNELS = 18
@@ -35,7 +35,7 @@ class AFUNet(nn.Module):
         order: 'AF' aligns, then fuses; 'FA' the other way round (Table 5).
         ablation: 'M1' SFM alone, 'M2' + SAM, 'M3' + CFM, 'M4' + DCM, the full network (Table 4).
         chunk_windows, remat: how much is computed at once, and whether gradients recompute: speed and memory,
-            not values; see `windows.Chunks`.
+            not values; see `chunks.Chunks`.
     """
 
     num_stages: int = 4
@@ -75,15 +75,23 @@ class AFUNet(nn.Module):
         x = _pad_to_multiple(x, self.window_size)
         channels = self.width // 3
         f_1, f_2, f_3 = (Conv3x3(channels, name=f'shallow_{i + 1}')(x[..., 6 * i : 6 * i + 6]) for i in range(3))
-        z = LayerNorm(name='shallow_norm')(jnp.concatenate([f_1, f_2, f_3], -1))
-        self.sow('intermediates', 'z', z)
-        alpha_1, y_2, alpha_3 = jnp.split(z, 3, -1)
+        alpha_1, y_2, alpha_3 = self._normalised([f_1, f_2, f_3])
+        self.sow('intermediates', 'z', jnp.concatenate([alpha_1, y_2, alpha_3], -1))
         x = y_2
         for stage in self._stages():
             alpha_1, x, alpha_3 = stage(alpha_1, x, alpha_3, y_2, train, positions)
         x = x + Conv3x3(channels, name='skip_conv')(f_2)
         output = nn.sigmoid(Conv3x3(3, name='output_conv')(x))  # Eq. (16)
         return output[:, :height, :width]
+
+    def _normalised(self, features: list[jax.Array]) -> list[jax.Array]:
+        """LayerNorm over the channels of all, apart: as one array they would stay in memory to the end."""
+        scale, bias = LayerNorm(name='shallow_norm').weights(self.width)
+        mean = sum(f.sum(-1, keepdims=True) for f in features) / self.width
+        centred = [f - mean for f in features]
+        deviation = normal_deviation(sum((c * c).sum(-1, keepdims=True) for c in centred) / self.width)
+        shares = zip(centred, jnp.split(scale, 3), jnp.split(bias, 3), strict=True)
+        return [c / deviation * scale[None, None, None] + bias[None, None, None] for c, scale, bias in shares]
 
     def _stages(self) -> list[AFM]:
         depth, stages = self.sfm_depth, self.num_stages
@@ -93,7 +101,7 @@ class AFUNet(nn.Module):
             AFM(
                 self.sam_heads, self.sfm_heads, self.cfm_heads, self.window_size, self.mlp_ratio,
                 float(sam_rates[t]), tuple(map(float, sfm_rates[depth * t : depth * (t + 1)])),
-                windows.Chunks(self.chunk_windows, self.remat, self.window_size**2),
+                Chunks(self.chunk_windows, self.remat, self.window_size**2),
                 self.ablation, self.order, is_last=t == stages - 1, name=f'stage_{t}',
             )
             for t in range(stages)

@@ -1,57 +1,139 @@
-"""The two attention kernels: within windows (SAM, SFM), and between channels (CFM)."""
+"""The two attention kernels: within windows (SAM, SFM), and between channels (CFM).
+
+Both take and return tokens, `[..., positions, C]`, in which head h owns channels h * d to (h + 1) * d. How they lie
+in between is the kernels' own business, and is chosen for speed.
+"""
 
 import jax
 import jax.numpy as jnp
 
+from afunet_jax.models import chunks, windows
+
 NORM_FLOOR = 1e-12  # below this norm a channel is left as it is instead of divided by its norm
 
 
+@jax.custom_vjp
 def window_attention(
-    q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array, mask: jax.Array | None = None
+    q: jax.Array, k: jax.Array, v: jax.Array, bias: jax.Array, regions: jax.Array | None = None
 ) -> jax.Array:
     """softmax(q k^T d^(-1/2) + bias + mask) v, in every window and head.
 
-    The softmax is written out and its division done after the product with v, on `[N, d]` instead of
-    `[N, N]`: as `jax.nn.softmax` it costs XLA's CPU compiler the fast path of the small products.
-
     Args:
-        q, k, v: `[n, heads, N, d]`, n windows of the whole batch.
-        bias: learned relative position bias, `[heads, N, N]`.
-        mask: added to the logits of all heads, `[n, N, N]`, or None.
+        q, k, v: `[n, N, heads * d]`, n windows of the whole batch.
+        bias: learned relative position bias, `[heads, N, N]`, query before key.
+        regions: int `[n, N]`, numbers of the regions of a shifted image: -100 is added to the logits of pixels
+            that lie in different ones. None: no mask.
 
     Returns:
-        `[n, heads, N, d]`. Memory: three arrays of n * heads * N * N numbers when differentiated, one when not.
+        `[n, N, heads * d]`. Memory: one array of n * heads * N * N numbers; nothing of that size is kept for
+        the gradient, which computes the softmax anew, and takes three.
     """
-    d = q.shape[-1]
-    logits = jnp.einsum('nhid,nhjd->nhij', q * d**-0.5, k) + bias[None]
-    if mask is not None:
-        logits = logits + mask[:, None]
-    weights = jnp.exp(logits - jax.lax.stop_gradient(logits.max(-1, keepdims=True)))
-    return jnp.einsum('nhij,nhjd->nhid', weights, v) / weights.sum(-1, keepdims=True)
+    weights, total = _softmax(q, k, bias, regions)
+    return _from_channels(jnp.einsum('nhdj,nhji->nhdi', _channels(v, bias), weights) / total)
 
 
-def channel_attention(q: jax.Array, k: jax.Array, v: jax.Array, temperature: jax.Array) -> jax.Array:
-    """Transposed attention: softmax(q^T k temperature) v over the channels of each head.
+def _window_forward(q, k, v, bias, regions):
+    return window_attention(q, k, v, bias, regions), (q, k, v, bias, regions)
 
-    q and k are L2-normalised over all positions. The norms divide the `d x d` product instead of the
-    feature maps, which is the same and saves two passes over them.
+
+def _window_backward(kept, gradient):
+    q, k, v, bias, regions = kept
+    weights, total = _softmax(q, k, bias, regions)
+    weights = weights / total
+    to_output = _channels(gradient, bias)
+    to_v = jnp.einsum('nhdi,nhji->nhdj', to_output, weights)
+    to_weights = jnp.einsum('nhjd,nhdi->nhji', _tokens(v, bias), to_output)
+    to_logits = weights * (to_weights - (weights * to_weights).sum(-2, keepdims=True))
+    scale = _scale(q, bias)
+    to_q = jnp.einsum('nhdj,nhji->nhdi', _channels(k, bias), to_logits) * scale
+    to_k = jnp.einsum('nhdi,nhji->nhdj', _channels(q, bias), to_logits) * scale
+    to_q, to_k, to_v = map(_from_channels, (to_q, to_k, to_v))
+    # The sum over windows as a product: twice as fast as XLA's reduction on a CPU.
+    to_bias = (jnp.ones((1, len(to_logits))) @ to_logits.reshape(len(to_logits), -1)).reshape(bias.shape)
+    return to_q, to_k, to_v, to_bias.swapaxes(1, 2), None
+
+
+window_attention.defvjp(_window_forward, _window_backward)
+
+
+def _softmax(q: jax.Array, k: jax.Array, bias: jax.Array, regions: jax.Array | None) -> tuple[jax.Array, jax.Array]:
+    """Exponentials `[n, heads, N, N]`, key before query, and their sums over keys `[n, heads, 1, N]`.
+
+    Written out, and divided after the product with v: as `jax.nn.softmax` it costs XLA's CPU compiler the
+    fast path of the small products. Keys come first because sums over rows are quicker than along them.
+    """
+    logits = jnp.einsum('nhjd,nhdi->nhji', _tokens(k, bias), _channels(q * _scale(q, bias), bias))
+    logits = logits + bias.swapaxes(1, 2)[None]
+    if regions is not None:
+        logits = logits + windows.shift_mask(regions)[:, None]
+    weights = jnp.exp(logits - logits.max(-2, keepdims=True))
+    return weights, weights.sum(-2, keepdims=True)
+
+
+def _scale(q: jax.Array, bias: jax.Array) -> float:
+    return (q.shape[-1] // bias.shape[0]) ** -0.5
+
+
+def _tokens(x: jax.Array, bias: jax.Array) -> jax.Array:
+    """`[n, N, heads * d]` to `[n, heads, N, d]`."""
+    n, tokens, channels = x.shape
+    return x.reshape(n, tokens, bias.shape[0], channels // bias.shape[0]).transpose(0, 2, 1, 3)
+
+
+def _channels(x: jax.Array, bias: jax.Array) -> jax.Array:
+    """`[n, N, heads * d]` to `[n, heads, d, N]`."""
+    return _tokens(x, bias).swapaxes(2, 3)
+
+
+def _from_channels(x: jax.Array) -> jax.Array:
+    """The inverse of `_channels`."""
+    n, heads, d, tokens = x.shape
+    return x.transpose(0, 3, 1, 2).reshape(n, tokens, heads * d)
+
+
+def channel_attention(
+    w: jax.Array, source: jax.Array, weights: tuple[jax.Array, ...], temperature: jax.Array, at_once: int = 0
+) -> jax.Array:
+    """Transposed attention: softmax(q^T k temperature) v over the channels of each head, projected.
+
+    q = w query, k = source key, v = source value; q and k are L2-normalised over all positions. The norms divide
+    the `d x d` product instead of the feature maps, and value, attention and projection become one `C x C`
+    matrix before they meet the map: the same, without maps of q, k and v.
 
     Args:
-        q, k, v: `[B, P, C]`, P = H * W positions; head h owns channels h * d to (h + 1) * d.
+        w, source: `[B, P, C]`, P = H * W positions.
+        weights: query, key, value and projection, `[C, C]`.
         temperature: `[heads]`, multiplies the logits.
+        at_once: positions at which q and k are computed at once; 0: all.
 
     Returns:
         `[B, P, C]`. Gradients are finite everywhere, also for channels that are zero at all positions.
     """
-    batch, positions, channels = q.shape
-    heads = temperature.shape[0]
-    q, k, v = (x.reshape(batch, positions, heads, channels // heads) for x in (q, k, v))
-    logits = jnp.einsum('bphc,bphd->bhcd', q, k)
-    logits = logits / _norm(q)[..., :, None] / _norm(k)[..., None, :]
-    weights = jax.nn.softmax(logits * temperature[None, :, None, None], axis=-1)
-    return jnp.einsum('bhcd,bphd->bphc', weights, v).reshape(batch, positions, channels)
+    query, key, value, projection = weights
+    heads, channels = temperature.shape[0], w.shape[-1]
+    d = channels // heads
+    rows = {'w': w, 'source': source}
+    products, squares_q, squares_k = chunks.sum_chunks(_products, (query, key), rows, at_once)
+    logits = jnp.stack([products[:, i : i + d, i : i + d] for i in range(0, channels, d)], 1)
+    norm_q, norm_k = (_norm(squares).reshape(-1, heads, d) for squares in (squares_q, squares_k))
+    logits = logits / norm_q[..., :, None] / norm_k[..., None, :]
+    attended = jax.nn.softmax(logits * temperature[None, :, None, None], axis=-1)
+    matrix = jnp.einsum('ihd,bhcd,hco->bio', value.reshape(channels, heads, d), attended,
+                        projection.reshape(heads, d, channels))  # fmt: skip
+    return jnp.einsum('bpi,bio->bpo', source, matrix)
 
 
-def _norm(x: jax.Array) -> jax.Array:
-    """L2 norm over positions, at least `NORM_FLOOR`: `[B, P, heads, d]` to `[B, heads, d]`."""
-    return jnp.sqrt(jnp.maximum(jnp.sum(x * x, axis=1), NORM_FLOOR**2))
+def _products(rows: chunks.Rows, query: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """q^T k of all channels with all, of which the heads are the diagonal blocks, and the squares of q and k.
+
+    The other blocks cost less than splitting the maps by head.
+    """
+    batch, positions, channels = rows['w'].shape
+    q = (rows['w'].reshape(-1, channels) @ query).reshape(batch, positions, channels)
+    k = (rows['source'].reshape(-1, channels) @ key).reshape(batch, positions, channels)
+    return jnp.einsum('bpc,bpe->bce', q, k), (q * q).sum(1), (k * k).sum(1)
+
+
+def _norm(squares: jax.Array) -> jax.Array:
+    """L2 norm from the sum of squares, at least `NORM_FLOOR`."""
+    return jnp.sqrt(jnp.maximum(squares, NORM_FLOOR**2))

@@ -1,12 +1,16 @@
 """Layers that the blocks are built from: dense layers, MLP, stochastic depth, 3x3 convolutions."""
 
+from collections.abc import Callable
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from afunet_jax.models import windows
+from afunet_jax.models.chunks import Chunks, Rows, map_chunks, on_cpu
 
 INIT_STD = 0.02
+NORM_EPSILON = 1e-5  # added to the variance
 STRIP_ROWS = 8  # of a convolution on a CPU
 INIT = nn.initializers.normal(INIT_STD)  # of every weight and position table; biases start at 0
 
@@ -25,11 +29,16 @@ def dense(x: jax.Array, kernel: jax.Array, bias: jax.Array | None = None) -> jax
     return y.reshape(*x.shape[:-1], kernel.shape[-1])
 
 
+def normal_deviation(variance: jax.Array) -> jax.Array:
+    """What LayerNorm divides by."""
+    return jnp.sqrt(variance + NORM_EPSILON)
+
+
 def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
     """LayerNorm over the last axis, eps 1e-5, mean and variance in two passes."""
     vector = (1,) * (x.ndim - 1) + (-1,)
     centred = x - x.mean(-1, keepdims=True)
-    deviation = jnp.sqrt((centred * centred).mean(-1, keepdims=True) + 1e-5)
+    deviation = normal_deviation((centred * centred).mean(-1, keepdims=True))
     return centred / deviation * scale.reshape(vector) + bias.reshape(vector)
 
 
@@ -41,6 +50,10 @@ def gelu(x: jax.Array) -> jax.Array:
 def mlp(x: jax.Array, fc1: Weights, fc2: Weights) -> jax.Array:
     """Dense, exact GELU, dense."""
     return dense(gelu(dense(x, *fc1)), *fc2)
+
+
+def _mlp_rows(rows: Rows, fc1: Weights, fc2: Weights) -> jax.Array:
+    return mlp(rows['x'], fc1, fc2)
 
 
 class Dense(nn.Module):
@@ -73,11 +86,11 @@ class LayerNorm(nn.Module):
 
 
 class Mlp(nn.Module):
-    """MLP(a, h, b): Dense a -> h, exact GELU, Dense h -> b. Chunked over tokens, see `windows.map_chunks`."""
+    """MLP(a, h, b): Dense a -> h, exact GELU, Dense h -> b. Chunked over tokens, see `chunks.map_chunks`."""
 
     hidden: int
     features: int
-    chunks: windows.Chunks = windows.Chunks()
+    chunks: Chunks = Chunks()
 
     @nn.compact
     def weights(self, channels: int) -> tuple[Weights, Weights]:
@@ -85,8 +98,8 @@ class Mlp(nn.Module):
         return Dense(self.hidden, name='fc1').weights(channels), Dense(self.features, name='fc2').weights(self.hidden)
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        weights, tokens = self.weights(x.shape[-1]), x.reshape(-1, x.shape[-1])
-        y = windows.map_chunks(mlp, weights, tokens, self.chunks.tokens, self.chunks)
+        weights, rows = self.weights(x.shape[-1]), {'x': x.reshape(-1, x.shape[-1])}
+        y = map_chunks(_mlp_rows, weights, rows, {}, self.chunks.tokens, self.chunks.recompute)
         return y.reshape(*x.shape[:-1], self.features)
 
 
@@ -119,68 +132,100 @@ def reflect_pad(x: jax.Array) -> jax.Array:
     return jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)), mode='reflect')
 
 
-def convolve_whole(padded: jax.Array, kernel: jax.Array) -> jax.Array:
-    """3x3 convolution of an image that is padded already, by the library."""
+def convolve_whole(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """3x3 convolution with reflection padding, by the library. `[B, H, W, C]` to `[B, H, W, out]`."""
     return jax.lax.conv_general_dilated(
-        padded, kernel, (1, 1), 'VALID', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
+        reflect_pad(x), kernel, (1, 1), 'VALID', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
     )  # fmt: skip
 
 
-def _patches(padded: jax.Array, first: jax.Array, rows: int) -> jax.Array:
-    """The 3x3 neighbourhoods of `rows` rows of pixels, `[B * rows * W, 9 * C]`."""
-    width = padded.shape[2] - 2
-    strip = jax.lax.dynamic_slice_in_dim(padded, first, rows + 2, axis=1)
-    shifted = [strip[:, i : i + rows, j : j + width] for i in range(3) for j in range(3)]
-    return jnp.concatenate(shifted, -1).reshape(-1, 9 * padded.shape[-1])
-
-
-def _strips(height: int) -> int:
-    """Rows of a strip: the largest divisor of the height that is at most `STRIP_ROWS`."""
-    return max(rows for rows in range(1, STRIP_ROWS + 1) if height % rows == 0)
-
-
 @jax.custom_vjp
-def convolve_in_strips(padded: jax.Array, kernel: jax.Array) -> jax.Array:
+def convolve_in_strips(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """`convolve_whole` as matrix products on strips of rows, forward and backward.
 
     Three times as fast as XLA's convolution on a CPU, and its gradients nearly twice, because a strip's
-    neighbourhoods stay in the cache. `[B, H + 2, W + 2, C]`, kernel `[3, 3, C, out]` to `[B, H, W, out]`.
+    neighbourhoods stay in the cache. Memory beyond the input and the result: that of a strip.
     """
-    batch, height, width = padded.shape[0], padded.shape[1] - 2, padded.shape[2] - 2
-    rows, features = _strips(height), kernel.shape[-1]
-    matrix = kernel.reshape(-1, features)
 
-    def strip(first: jax.Array) -> jax.Array:
-        return (_patches(padded, first, rows) @ matrix).reshape(batch, rows, width, features)
+    def put(result: jax.Array, first: jax.Array, rows: int) -> jax.Array:
+        return _put(result, _convolve(_patches(_reflected(x, first, rows)), kernel, result, rows), first)
 
-    result = jax.lax.map(strip, jnp.arange(0, height, rows))
-    return jnp.moveaxis(result, 0, 1).reshape(batch, height, width, features)
+    return _for_strips(put, broadcast_channels(x, kernel.shape[-1]), x.shape[1])
 
 
-def _convolve_forward(padded: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
-    return convolve_in_strips(padded, kernel), (padded, kernel)
+def _strips_forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
+    return convolve_in_strips(x, kernel), (x, kernel)
 
 
-def _convolve_backward(kept: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
-    padded, kernel = kept
-    _, height, _, features = gradient.shape
-    rows = _strips(height)
+def _strips_backward(kept: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
+    x, kernel = kept
+    turned = kernel[::-1, ::-1].swapaxes(2, 3)  # every pixel gathers from its neighbours, the kernel turned round
+    height = x.shape[1]
+    around = jnp.pad(gradient, ((0, 0), (2, 2), (2, 2), (0, 0)))
 
-    def add(total: jax.Array, first: jax.Array) -> tuple[jax.Array, None]:
-        strip = jax.lax.dynamic_slice_in_dim(gradient, first, rows, axis=1).reshape(-1, features)
-        return total + _patches(padded, first, rows).T @ strip, None
+    def add(sums: tuple[jax.Array, jax.Array], first: jax.Array, rows: int) -> tuple[jax.Array, jax.Array]:
+        to_padded, to_kernel = sums
+        strip = _take(gradient, first, rows).reshape(-1, gradient.shape[-1])
+        to_kernel = to_kernel + _patches(_reflected(x, first, rows)).T @ strip
+        part = _convolve(_patches(_take(around, first, rows + 2)), turned, to_padded, rows)
+        return _put(to_padded, part, first), to_kernel
 
-    zero = jnp.zeros((9 * padded.shape[-1], features), kernel.dtype)
-    to_kernel, _ = jax.lax.scan(add, zero, jnp.arange(0, height, rows))
-    # Every input pixel gathers from its neighbours with the kernel turned round; two more rows make the
-    # height divide into strips again.
-    extra = -(height + 2) % rows
-    around = jnp.pad(gradient, ((0, 0), (2, 2 + extra), (2, 2), (0, 0)))
-    to_input = convolve_in_strips(around, kernel[::-1, ::-1].swapaxes(2, 3))[:, : height + 2]
-    return to_input, to_kernel.reshape(kernel.shape)
+    # The padded input's gradient: its last two rows, below the last strip, come after the loop.
+    to_padded = jnp.pad(broadcast_channels(gradient, x.shape[-1]), ((0, 0), (0, 2), (0, 2), (0, 0)))
+    zero = jnp.zeros((9 * x.shape[-1], kernel.shape[-1]), kernel.dtype)
+    to_padded, to_kernel = _for_strips(add, (to_padded, zero), height)
+    rest = _convolve(_patches(_take(around, height, 4)), turned, to_padded, 2)
+    return _unreflected(_put(to_padded, rest, height)), to_kernel.reshape(kernel.shape)
 
 
-convolve_in_strips.defvjp(_convolve_forward, _convolve_backward)
+convolve_in_strips.defvjp(_strips_forward, _strips_backward)
+
+
+def _for_strips(body: Callable[..., Any], sums: Any, height: int) -> Any:
+    """Runs `body(sums, first row, rows)` for all strips; rows is the largest divisor of the height."""
+    rows = max(rows for rows in range(1, STRIP_ROWS + 1) if height % rows == 0)
+    return jax.lax.fori_loop(0, height // rows, lambda i, sums: body(sums, i * rows, rows), sums)
+
+
+def _take(x: jax.Array, first: Any, rows: int) -> jax.Array:
+    return jax.lax.dynamic_slice_in_dim(x, first, rows, axis=1)
+
+
+def _put(x: jax.Array, strip: jax.Array, first: Any) -> jax.Array:
+    return jax.lax.dynamic_update_slice_in_dim(x, strip, first, axis=1)
+
+
+def _reflected(x: jax.Array, first: jax.Array, rows: int) -> jax.Array:
+    """Rows `first - 1` to `first + rows` of an image padded by reflection: `[B, rows + 2, W + 2, C]`."""
+    height = x.shape[1]
+    above = jnp.where(first == 0, 1, first - 1)
+    below = jnp.where(first + rows == height, height - 2, first + rows)
+    strip = jnp.concatenate([_take(x, above, 1), _take(x, first, rows), _take(x, below, 1)], 1)
+    return jnp.concatenate([strip[:, :, 1:2], strip, strip[:, :, -2:-1]], 2)
+
+
+def _unreflected(padded: jax.Array) -> jax.Array:
+    """The gradient of `reflect_pad`: `[B, H + 2, W + 2, C]` to `[B, H, W, C]`."""
+    x = padded[:, 1:-1].at[:, 1].add(padded[:, 0]).at[:, -2].add(padded[:, -1])
+    return x[:, :, 1:-1].at[:, :, 1].add(x[:, :, 0]).at[:, :, -2].add(x[:, :, -1])
+
+
+def _patches(strip: jax.Array) -> jax.Array:
+    """The 3x3 neighbourhoods of a padded strip's pixels: `[B, rows + 2, W + 2, C]` to `[B * rows * W, 9 * C]`."""
+    rows, width = strip.shape[1] - 2, strip.shape[2] - 2
+    shifted = [strip[:, i : i + rows, j : j + width] for i in range(3) for j in range(3)]
+    return jnp.concatenate(shifted, -1).reshape(-1, 9 * strip.shape[-1])
+
+
+def _convolve(patches: jax.Array, kernel: jax.Array, like: jax.Array, rows: int) -> jax.Array:
+    """A strip `[B, rows, W, out]` of an image like `like` from its neighbourhoods."""
+    batch, _, width, features = like.shape
+    return (patches @ kernel.reshape(-1, features)).reshape(batch, rows, width, features)
+
+
+def broadcast_channels(x: jax.Array, channels: int) -> jax.Array:
+    """`[..., channels]` filled with the first channel of `x`: memory to be overwritten, see `chunks.buffer`."""
+    return jnp.broadcast_to(x[..., :1], (*x.shape[:-1], channels))
 
 
 class Conv3x3(nn.Module):
@@ -192,24 +237,46 @@ class Conv3x3(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         kernel = self.param('kernel', INIT, (3, 3, x.shape[-1], self.features))
         bias = self.param('bias', nn.initializers.zeros, (self.features,))
-        convolve = convolve_in_strips if windows.on_cpu() else convolve_whole
-        return convolve(reflect_pad(x), kernel) + bias.reshape(1, 1, 1, -1)
+        convolve = convolve_in_strips if on_cpu() else convolve_whole
+        return convolve(x, kernel) + bias.reshape(1, 1, 1, -1)
 
 
-class DepthwiseConv3x3(nn.Module):
-    """Depthwise 3x3 convolution with bias, stride 1, reflection padding; kernel `[3, 3, channels]`.
+def depthwise_whole(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """Depthwise 3x3 convolution with reflection padding, `[B, H, W, C]`, kernel `[3, 3, C]`.
 
     A sum of nine shifted images, which XLA fuses into one loop; grouped convolutions are slow on CPUs.
     """
+    return _depthwise(reflect_pad(x), kernel)
+
+
+@jax.custom_vjp
+def depthwise_in_strips(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    """`depthwise_whole` on strips of rows: without a padded copy of the image, which is a third of the peak."""
+
+    def put(result: jax.Array, first: jax.Array, rows: int) -> jax.Array:
+        return _put(result, _depthwise(_reflected(x, first, rows), kernel), first)
+
+    return _for_strips(put, broadcast_channels(x, x.shape[-1]), x.shape[1])
+
+
+depthwise_in_strips.defvjp(
+    lambda x, kernel: (depthwise_in_strips(x, kernel), (x, kernel)),
+    lambda kept, gradient: jax.vjp(depthwise_whole, *kept)[1](gradient),
+)
+
+
+def _depthwise(padded: jax.Array, kernel: jax.Array) -> jax.Array:
+    height, width = padded.shape[1] - 2, padded.shape[2] - 2
+    shifted = ((padded[:, i : i + height, j : j + width], kernel[i, j]) for i in range(3) for j in range(3))
+    return sum(x * weight.reshape(1, 1, 1, -1) for x, weight in shifted)
+
+
+class DepthwiseConv3x3(nn.Module):
+    """Depthwise 3x3 convolution with bias, stride 1, reflection padding; kernel `[3, 3, channels]`."""
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        _, height, width, channels = x.shape
-        kernel = self.param('kernel', INIT, (3, 3, channels))
-        bias = self.param('bias', nn.initializers.zeros, (channels,))
-        padded = reflect_pad(x)
-        y = bias.reshape(1, 1, 1, -1)
-        for i in range(3):
-            for j in range(3):
-                y = y + padded[:, i : i + height, j : j + width] * kernel[i, j].reshape(1, 1, 1, -1)
-        return y
+        kernel = self.param('kernel', INIT, (3, 3, x.shape[-1]))
+        bias = self.param('bias', nn.initializers.zeros, (x.shape[-1],))
+        convolve = depthwise_in_strips if on_cpu() else depthwise_whole
+        return convolve(x, kernel) + bias.reshape(1, 1, 1, -1)

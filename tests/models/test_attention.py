@@ -9,20 +9,24 @@ from afunet_jax.models import attention
 
 
 def plain_window_attention(q, k, v, bias, mask):
-    logits = jnp.einsum('nhid,nhjd->nhij', q, k) / np.sqrt(q.shape[-1]) + bias[None]
-    if mask is not None:
-        logits = logits + mask[:, None]
-    return jax.nn.softmax(logits, axis=-1) @ v
+    """Head by head, as Eq. (12) and the Swin paper have it."""
+    d, out = q.shape[-1] // len(bias), []
+    for h in range(len(bias)):
+        q_h, k_h, v_h = (x[..., h * d : (h + 1) * d] for x in (q, k, v))
+        logits = q_h @ k_h.swapaxes(1, 2) / np.sqrt(d) + bias[h][None] + (0 if mask is None else mask)
+        out.append(jax.nn.softmax(logits, axis=-1) @ v_h)
+    return jnp.concatenate(out, -1)
 
 
-def plain_channel_attention(q, k, v, temperature):
+def plain_channel_attention(w, source, weights, temperature):
+    q, k, v = w @ weights[0], source @ weights[1], source @ weights[2]
     heads, d = temperature.shape[0], q.shape[-1] // temperature.shape[0]
     out = []
     for h in range(heads):
         q_h, k_h, v_h = (x[..., h * d : (h + 1) * d].transpose(0, 2, 1) for x in (q, k, v))
         q_h, k_h = (x / jnp.maximum(jnp.linalg.norm(x, axis=-1, keepdims=True), 1e-12) for x in (q_h, k_h))
         out.append(jax.nn.softmax(q_h @ k_h.transpose(0, 2, 1) * temperature[h], axis=-1) @ v_h)
-    return jnp.concatenate(out, axis=1).transpose(0, 2, 1)
+    return jnp.concatenate(out, axis=1).transpose(0, 2, 1) @ weights[3]
 
 
 def normal(seed, *shape):
@@ -47,36 +51,57 @@ def assert_close(ours, plain, tolerance=2e-6):
 
 @pytest.mark.parametrize('scale', [1.0, 30.0])
 @pytest.mark.parametrize('masked', [False, True])
-def test_window_attention_is_the_plain_formula(scale, masked):
-    q, k, v = (scale * normal(i, 6, 2, 16, 5) for i in range(3))
-    bias = normal(3, 2, 16, 16)
-    mask = jnp.where(normal(4, 6, 16, 16) > 0, 0.0, -100.0) if masked else None
-    ours = values_and_gradients(lambda *a: attention.window_attention(*a, mask), q, k, v, bias)
+@pytest.mark.parametrize(('heads', 'd'), [(2, 5), (1, 12), (4, 18)])
+def test_window_attention_is_the_plain_formula(scale, masked, heads, d):
+    q, k, v = (scale * normal(i, 6, 16, heads * d) for i in range(3))
+    bias = normal(3, heads, 16, 16)
+    regions = (normal(4, 6, 16) > 0).astype(jnp.int32) if masked else None
+    mask = jnp.where(regions[:, :, None] == regions[:, None], 0.0, -100.0) if masked else None
+    ours = values_and_gradients(lambda *a: attention.window_attention(*a, regions), q, k, v, bias)
     plain = values_and_gradients(lambda *a: plain_window_attention(*a, mask), q, k, v, bias)
     # Rounding of the logits, which grow with scale ** 2, is a relative error of the weights.
     assert_close(ours, plain, 1e-6 * max(1, scale**2))
 
 
 def test_window_attention_survives_logits_that_overflow_exp():
-    q = jnp.full((1, 1, 4, 2), 1e3)
-    k = jnp.asarray([[[[1e3, 0], [0, 0], [-1e3, 0], [0, -1e3]]]])
-    v = normal(0, 1, 1, 4, 2)
+    q = jnp.full((1, 4, 2), 1e3)
+    k = jnp.asarray([[[1e3, 0], [0, 0], [-1e3, 0], [0, -1e3]]])
+    v = normal(0, 1, 4, 2)
     output, gradients = values_and_gradients(attention.window_attention, q, k, v, jnp.zeros((1, 4, 4)))
-    np.testing.assert_allclose(output, jnp.broadcast_to(v[:, :, :1], output.shape), rtol=1e-6)
+    np.testing.assert_allclose(output, jnp.broadcast_to(v[:, :1], output.shape), rtol=1e-6)
     assert all(np.isfinite(g).all() for g in gradients)
+    for gradient in (gradients[0], gradients[1], gradients[3]):  # the winner takes all, whatever moves a little
+        np.testing.assert_array_equal(gradient, 0)
+
+
+def test_window_attention_keeps_no_logits_for_its_gradient():
+    q, k, v, bias = (jax.ShapeDtypeStruct(s, jnp.float32) for s in [(6, 16, 8)] * 3 + [(2, 16, 16)])
+    _, pull = jax.eval_shape(lambda *a: jax.vjp(attention.window_attention, *a), q, k, v, bias)
+    assert max(leaf.size for leaf in jax.tree.leaves(pull)) <= 6 * 16 * 8
+
+
+def channel_weights(channels, scale=1.0):
+    return tuple(scale * normal(10 + i, channels, channels) for i in range(4))
 
 
 @pytest.mark.parametrize('scale', [1e-3, 1.0, 1e3])
-def test_channel_attention_is_the_plain_formula(scale):
-    q, k, v = (scale * normal(i, 2, 35, 12) for i in range(3))
+@pytest.mark.parametrize('at_once', [0, 8, 35])
+def test_channel_attention_is_the_plain_formula(scale, at_once):
+    w, source = (scale * normal(i, 2, 35, 12) for i in range(2))
     temperature = jnp.asarray([0.7, 20.0])
-    ours = values_and_gradients(attention.channel_attention, q, k, v, temperature)
-    plain = values_and_gradients(plain_channel_attention, q, k, v, temperature)
+    ours = values_and_gradients(
+        lambda *a: attention.channel_attention(*a, at_once), w, source, channel_weights(12), temperature
+    )
+    plain = values_and_gradients(plain_channel_attention, w, source, channel_weights(12), temperature)
     assert_close(ours, plain, 1e-5)
 
 
-def test_channels_that_are_zero_everywhere_have_finite_gradients():
-    q = normal(0, 1, 9, 4).at[..., 1].set(0)
-    k = jnp.zeros((1, 9, 4))
-    output, gradients = values_and_gradients(attention.channel_attention, q, k, normal(1, 1, 9, 4), jnp.ones(2))
-    assert np.isfinite(output).all() and all(np.isfinite(g).all() for g in gradients)
+@pytest.mark.parametrize('at_once', [0, 4])
+def test_channels_that_are_zero_everywhere_have_finite_gradients(at_once):
+    w = normal(0, 1, 9, 4).at[..., 1].set(0)
+    query, _, value, projection = channel_weights(4)
+    weights = query.at[:, 1].set(0), jnp.zeros((4, 4)), value, projection
+    output, gradients = values_and_gradients(
+        lambda *a: attention.channel_attention(*a, at_once), w, normal(1, 1, 9, 4), weights, jnp.ones(2)
+    )
+    assert np.isfinite(output).all() and all(np.isfinite(g).all() for g in jax.tree.leaves(gradients))
