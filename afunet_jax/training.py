@@ -27,8 +27,8 @@ from afunet_jax.models import afunet
 LOG_FILE = 'metrics.jsonl'
 STEPS_IN_FLIGHT = 2  # steps that may be under way before the host looks at a loss
 FREE_SETTINGS = (  # may differ when a run goes on: they change no number of it beyond rounding
-    'model.chunk_windows', 'model.remat', 'data.dir', 'data.prepared_dir', 'loss.vgg_weights', 'eval',
-    'train.threads', 'train.log_every', 'train.checkpoint_every', 'train.keep_checkpoints', 'validation.every',
+    'model.chunk_windows', 'model.remat', 'model.attention', 'data.dir', 'data.prepared_dir', 'loss.vgg_weights',
+    'eval', 'train.threads', 'train.log_every', 'train.checkpoint_every', 'train.keep_checkpoints', 'validation.every',
 )  # fmt: skip
 
 

@@ -10,8 +10,8 @@ import pytest
 PACKAGE = pathlib.Path(__file__).parent.parent / 'afunet_jax'
 LAYERS = [  # a module imports from its own group or from those above it
     {'errors'},
-    {'hdr', 'files', 'cli', 'parallel', 'models.windows', 'models.layers', 'models.attention', 'models.chunks'},
-    {'image_io', 'models.fused_attention', 'models.afm', 'metrics.psnr', 'metrics.ssim', 'metrics', 'data.progress'},
+    {'hdr', 'files', 'cli', 'parallel', 'models.windows', 'models.layers', 'models.attention', 'models.chunks', 'models.execution'},
+    {'image_io', 'models.fused_attention', 'models.afm', 'metrics.psnr', 'metrics.ssim', 'metrics.hdrvdp2', 'metrics', 'data.progress'},
     {'models.afunet', 'vgg', 'reports', 'data.layouts', 'torch_twin'},
     {'losses', 'torch_weights', 'data.scenes'},
     {'checkpoints', 'data.check', 'data.tfds_builders', 'data.batches', 'data.synthetic'},
@@ -20,7 +20,7 @@ LAYERS = [  # a module imports from its own group or from those above it
     {'training'},
     {'compare'},
 ]
-PACKAGES = 'data.synthetic', 'compare'  # each counts as one module
+PACKAGES = 'data.synthetic', 'compare', 'metrics.hdrvdp2'  # each counts as one module
 TORCH = {'torch_weights', 'torch_twin', 'compare', 'vgg'}  # vgg reads torchvision's file
 
 

@@ -14,14 +14,17 @@ H and W are multiples of the window's side. `train` turns stochastic depth on; `
 examples' places in the global batch (see `layers.DropPath`).
 """
 
+import functools
 from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from afunet_jax.models import attention, windows
-from afunet_jax.models.chunks import Chunks, map_chunks
+from afunet_jax.errors import ConfigError
+from afunet_jax.models import attention, fused_attention, windows
+from afunet_jax.models.chunks import map_chunks
+from afunet_jax.models.execution import Execution, on_cpu
 from afunet_jax.models.layers import (
     INIT,
     Conv3x3,
@@ -61,19 +64,28 @@ class PositionBias(nn.Module):
 
 def _scaled(branch: jax.Array, keep: jax.Array | None) -> jax.Array:
     """A residual branch `[n, N, C]` under stochastic depth; `keep` `[n]` from `DropPath`, or None."""
-    return branch if keep is None else branch * keep[:, None, None]
+    return branch if keep is None else branch * keep.astype(branch.dtype)[:, None, None]
 
 
 def _per_window(keep: jax.Array | None, windows_per_image: int) -> jax.Array | None:
     return None if keep is None else jnp.repeat(keep, windows_per_image)
 
 
-def sam_windows(rows: dict[str, Any], bias: jax.Array, query: Any, key_value: Any, projection: Any) -> jax.Array:
+def _attend(kind: str, tokens: tuple[jax.Array, ...], bias: jax.Array, regions: jax.Array | None) -> jax.Array:
+    """Attention in windows; the channels of the tokens, put together, are q, k, v."""
+    if kind == 'fused':
+        if on_cpu():
+            raise ConfigError('model.attention=fused is a kernel for NVIDIA GPUs, and this machine has none: use plain')
+        return fused_attention.fused_window_attention(tokens, bias, regions)
+    width = sum(x.shape[-1] for x in tokens) // 3
+    q, k, v = (part for x in tokens for part in jnp.split(x, x.shape[-1] // width, -1))
+    return attention.window_attention(q, k, v, bias, regions)
+
+
+def sam_windows(kind: str, rows: dict[str, Any], bias, query, key_value, projection) -> jax.Array:
     """SAM's attention in windows, and its residual: Eq. (11)-(12) without the convolution. `[n, N, C]`."""
     d, alpha = rows['d'], rows['alpha']
-    q = dense(alpha, *query)
-    k, v = jnp.split(dense(d + alpha, *key_value), 2, -1)
-    attended = attention.window_attention(q, k, v, bias)
+    attended = _attend(kind, (dense(alpha, *query), dense(d + alpha, *key_value)), bias, None)
     return d + _scaled(dense(attended, *projection), rows['keep'])
 
 
@@ -83,7 +95,7 @@ class SAM(nn.Module):
     heads: int
     window: int
     drop_path: float
-    chunks: Chunks
+    execution: Execution
 
     @nn.compact
     def __call__(self, d: jax.Array, alpha: jax.Array, train: bool, positions: jax.Array | None) -> jax.Array:
@@ -98,22 +110,23 @@ class SAM(nn.Module):
         keep = DropPath(self.drop_path)(shape[0], train, positions)
         rows = {'d': d_windows, 'alpha': alpha_windows}
         fixed = {'keep': _per_window(keep, d_windows.shape[0] // shape[0])}
-        r = map_chunks(sam_windows, weights, rows, fixed, self.chunks.at_once, self.chunks.recompute)
+        f = functools.partial(sam_windows, self.execution.attention)
+        r = map_chunks(f, weights, rows, fixed, self.execution.windows, self.execution.recompute)
         r = windows.merge(r, shape, self.window)
         r = r + DepthwiseConv3x3(name='depthwise')(r)
         return r + d
 
 
-def swin_windows(rows: dict[str, Any], bias, norm1, qkv, projection, norm2, fc1, fc2) -> jax.Array:
+def swin_windows(kind: str, rows: dict[str, Any], bias, norm1, qkv, projection, norm2, fc1, fc2) -> jax.Array:
     """A whole Swin block in windows: everything between two shifts. `[n, N, C]`.
 
     Args:
+        kind: of attention, see `execution.Execution`.
         rows: `x` `[n, N, C]`; `regions` `[n, N]` of a shifted block; `keep_attention` and `keep_mlp` `[n]`.
         bias: `[heads, N, N]`; the rest are the layers' weights.
     """
     x = rows['x']
-    q, k, v = jnp.split(dense(layer_norm(x, *norm1), *qkv), 3, -1)
-    attended = attention.window_attention(q, k, v, bias, rows['regions'])
+    attended = _attend(kind, (dense(layer_norm(x, *norm1), *qkv),), bias, rows['regions'])
     x = x + _scaled(dense(attended, *projection), rows['keep_attention'])
     return x + _scaled(mlp(layer_norm(x, *norm2), fc1, fc2), rows['keep_mlp'])
 
@@ -126,7 +139,7 @@ class SwinBlock(nn.Module):
     shift: int
     mlp_ratio: int
     drop_path: float
-    chunks: Chunks
+    execution: Execution
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, positions: jax.Array | None) -> jax.Array:
@@ -139,7 +152,8 @@ class SwinBlock(nn.Module):
         keeps = [_per_window(keep, x.shape[0] // shape[0]) for keep in keeps]
         regions = jnp.asarray(windows.shift_regions(*shape, self.window, self.shift)) if self.shift else None
         fixed = {'regions': regions, 'keep_attention': keeps[0], 'keep_mlp': keeps[1]}
-        x = map_chunks(swin_windows, weights, {'x': x}, fixed, self.chunks.at_once, self.chunks.recompute)
+        f = functools.partial(swin_windows, self.execution.attention)
+        x = map_chunks(f, weights, {'x': x}, fixed, self.execution.windows, self.execution.recompute)
         x = windows.merge(x, shape, self.window)
         return jnp.roll(x, (self.shift, self.shift), (1, 2)) if self.shift else x
 
@@ -163,7 +177,7 @@ class SFM(nn.Module):
     window: int
     mlp_ratio: int
     drop_paths: tuple[float, ...]  # one rate a block
-    chunks: Chunks
+    execution: Execution
 
     @nn.compact
     def __call__(self, parts: tuple[jax.Array, ...], train: bool, positions: jax.Array | None) -> list[jax.Array]:
@@ -171,7 +185,7 @@ class SFM(nn.Module):
         x = jnp.concatenate(parts, -1)
         for k, rate in enumerate(self.drop_paths):
             shift = self.window // 2 if k % 2 else 0
-            block = SwinBlock(self.heads, self.window, shift, self.mlp_ratio, rate, self.chunks, name=f'block_{k}')
+            block = SwinBlock(self.heads, self.window, shift, self.mlp_ratio, rate, self.execution, name=f'block_{k}')
             x = block(x, train, positions)
         x = Conv3x3(x.shape[-1], name='conv')(x)
         return [h + s for h, s in zip(jnp.split(x, len(parts), -1), parts)]
@@ -181,7 +195,7 @@ class CFM(nn.Module):
     """Channel fusion module, Eq. (13): transposed attention from w (u_s or v_s) to x + w."""
 
     heads: int
-    chunks: Chunks
+    execution: Execution
 
     @nn.compact
     def __call__(self, x: jax.Array, w: jax.Array) -> jax.Array:
@@ -190,7 +204,7 @@ class CFM(nn.Module):
         weights = tuple(layer.weights(channels)[0] for layer in layers)
         temperature = self.param('temperature', nn.initializers.ones, (self.heads,))
         w, source = (a.reshape(batch, height * width, channels) for a in (w, x + w))
-        attended = attention.channel_attention(w, source, weights, temperature, self.chunks.tokens)
+        attended = attention.channel_attention(w, source, weights, temperature, self.execution.tokens)
         h = x + attended.reshape(x.shape)
         return h + DepthwiseConv3x3(name='depthwise')(h)
 
@@ -199,16 +213,16 @@ class DCM(nn.Module):
     """Data consistency module, Eq. (8), (14): x_p = MLP_inv(MLP_D2T(y_2) + beta_1 u + beta_3 v)."""
 
     mlp_ratio: int
-    chunks: Chunks
+    execution: Execution
 
     @nn.compact
     def __call__(self, y_2: jax.Array, u: jax.Array, v: jax.Array) -> jax.Array:
         channels = y_2.shape[-1]
         half = nn.initializers.constant(0.5)
-        beta_1, beta_3 = self.param('beta_1', half, ()), self.param('beta_3', half, ())
-        d2t = Mlp(self.mlp_ratio * channels, channels, self.chunks, name='mlp_d2t')(y_2)
+        beta_1, beta_3 = (self.param(name, half, ()).astype(u.dtype) for name in ('beta_1', 'beta_3'))
+        d2t = Mlp(self.mlp_ratio * channels, channels, self.execution, name='mlp_d2t')(y_2)
         self.sow('intermediates', 'd2t', d2t)
-        inverse = Mlp(self.mlp_ratio * channels, channels, self.chunks, name='mlp_inv')
+        inverse = Mlp(self.mlp_ratio * channels, channels, self.execution, name='mlp_inv')
         return inverse(d2t + beta_1 * u + beta_3 * v)
 
 
@@ -225,7 +239,7 @@ class AFM(nn.Module):
     mlp_ratio: int
     sam_drop_path: float
     sfm_drop_paths: tuple[float, ...]
-    chunks: Chunks = Chunks()
+    execution: Execution = Execution()
     ablation: str = 'M4'
     order: str = 'AF'
     is_last: bool = False
@@ -249,13 +263,13 @@ class AFM(nn.Module):
         return alpha_1, x, alpha_3
 
     def _mlp(self, channels: int, name: str) -> Mlp:
-        return Mlp(self.mlp_ratio * channels, channels, self.chunks, name=name)
+        return Mlp(self.mlp_ratio * channels, channels, self.execution, name=name)
 
     def _align(self, alpha_1, x, alpha_3, train, positions):
         aligned = []
         for i, alpha in ((1, alpha_1), (3, alpha_3)):
             d = self._mlp(x.shape[-1], f'mlp_d{i}')(x)  # Eq. (4)
-            sam = SAM(self.sam_heads, self.window, self.sam_drop_path, self.chunks, name=f'sam_{i}')
+            sam = SAM(self.sam_heads, self.window, self.sam_drop_path, self.execution, name=f'sam_{i}')
             alpha = sam(d, alpha, train, positions)  # Eq. (11)-(12)
             self.sow('intermediates', f'd_{i}', d)
             self.sow('intermediates', f'alpha_{i}', alpha)
@@ -263,17 +277,17 @@ class AFM(nn.Module):
         return aligned
 
     def _fuse(self, alpha_1, x, alpha_3, y_2, train, positions):
-        sfm = SFM(self.sfm_heads, self.window, self.mlp_ratio, self.sfm_drop_paths, self.chunks, name='sfm')
+        sfm = SFM(self.sfm_heads, self.window, self.mlp_ratio, self.sfm_drop_paths, self.execution, name='sfm')
         u, r, v = sfm((alpha_1, x, alpha_3), train, positions)
         self.sow('intermediates', 'h', jnp.concatenate([u, r, v], -1))
         if self.ablation in ('M3', 'M4'):
             u_fused, v_fused = (
-                CFM(self.cfm_heads, self.chunks, name=f'cfm_{name}')(x, w) for name, w in (('u', u), ('v', v))
+                CFM(self.cfm_heads, self.execution, name=f'cfm_{name}')(x, w) for name, w in (('u', u), ('v', v))
             )
             self.sow('intermediates', 'u_cfm', u_fused)
             self.sow('intermediates', 'v_cfm', v_fused)
             u, v = u_fused + x, v_fused + x  # Eq. (13)
-        x_p = DCM(self.mlp_ratio, self.chunks, name='dcm')(y_2, u, v) if self.ablation == 'M4' else r  # Eq. (14)
+        x_p = DCM(self.mlp_ratio, self.execution, name='dcm')(y_2, u, v) if self.ablation == 'M4' else r  # Eq. (14)
         self.sow('intermediates', 'x_p', x_p)
         end = self._mlp(x.shape[-1], 'mlp_end')(jnp.concatenate([u, x_p, v], -1))
         self.sow('intermediates', 'end', end)

@@ -12,12 +12,13 @@ import numpy as np
 
 from afunet_jax.errors import ConfigError, DataError
 from afunet_jax.models.afm import ABLATIONS, AFM, ORDERS
-from afunet_jax.models.chunks import Chunks
+from afunet_jax.models.execution import ATTENTIONS, Execution
 from afunet_jax.models.layers import INIT_STD, Conv3x3, LayerNorm, normal_deviation
 
+DTYPES = ('float32', 'bfloat16')
 MAX_STAGES = 6  # SAM's stochastic depth is spaced for six stages, whatever T is
 INPUT_CHANNELS = 18
-NOT_ARCHITECTURE = ('drop_path', 'chunk_windows', 'remat')  # settings that weights do not depend on
+NOT_ARCHITECTURE = ('drop_path', 'chunk_windows', 'remat', 'attention', 'dtype')  # weights do not depend on them
 INITIAL_CONSTANTS = {'bias': 0, 'scale': 1, 'temperature': 1, 'beta_1': 0.5, 'beta_3': 0.5}  # all else is random
 
 
@@ -34,8 +35,9 @@ class AFUNet(nn.Module):
         drop_path: largest rate of stochastic depth, in [0, 1).
         order: 'AF' aligns, then fuses; 'FA' the other way round (Table 5).
         ablation: 'M1' SFM alone, 'M2' + SAM, 'M3' + CFM, 'M4' + DCM, the full network (Table 4).
-        chunk_windows, remat: how much is computed at once, and whether gradients recompute: speed and memory,
-            not values; see `chunks.Chunks`.
+        chunk_windows, remat, attention: how it is computed: speed and memory, not values; see `execution.Execution`.
+        dtype: of feature maps and matrix products, 'float32' or 'bfloat16'. Parameters, the input and its first
+            convolution, norms, softmax, sums over the image, the head and the output are float32 in any case.
     """
 
     num_stages: int = 4
@@ -51,6 +53,8 @@ class AFUNet(nn.Module):
     ablation: str = 'M4'
     chunk_windows: int = -1
     remat: str = 'auto'
+    attention: str = 'plain'
+    dtype: str = 'float32'
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False, positions: jax.Array | None = None) -> jax.Array:
@@ -75,12 +79,12 @@ class AFUNet(nn.Module):
         x = _pad_to_multiple(x, self.window_size)
         channels = self.width // 3
         f_1, f_2, f_3 = (Conv3x3(channels, name=f'shallow_{i + 1}')(x[..., 6 * i : 6 * i + 6]) for i in range(3))
-        alpha_1, y_2, alpha_3 = self._normalised([f_1, f_2, f_3])
+        alpha_1, y_2, alpha_3 = (z.astype(self.dtype) for z in self._normalised([f_1, f_2, f_3]))
         self.sow('intermediates', 'z', jnp.concatenate([alpha_1, y_2, alpha_3], -1))
         x = y_2
         for stage in self._stages():
             alpha_1, x, alpha_3 = stage(alpha_1, x, alpha_3, y_2, train, positions)
-        x = x + Conv3x3(channels, name='skip_conv')(f_2)
+        x = x.astype(jnp.float32) + Conv3x3(channels, name='skip_conv')(f_2)
         output = nn.sigmoid(Conv3x3(3, name='output_conv')(x))  # Eq. (16)
         return output[:, :height, :width]
 
@@ -101,7 +105,7 @@ class AFUNet(nn.Module):
             AFM(
                 self.sam_heads, self.sfm_heads, self.cfm_heads, self.window_size, self.mlp_ratio,
                 float(sam_rates[t]), tuple(map(float, sfm_rates[depth * t : depth * (t + 1)])),
-                Chunks(self.chunk_windows, self.remat, self.window_size**2),
+                Execution(self.chunk_windows, self.remat, self.attention, self.window_size**2),
                 self.ablation, self.order, is_last=t == stages - 1, name=f'stage_{t}',
             )
             for t in range(stages)
@@ -137,6 +141,8 @@ def check_architecture(model: AFUNet) -> None:
         (m.mlp_ratio >= 1, 'mlp_ratio is at least 1', m.mlp_ratio),
         (m.chunk_windows >= -1, 'chunk_windows is -1 (automatic), 0 (all) or a number', m.chunk_windows),
         (m.remat in ('auto', 'on', 'off'), 'remat is auto, on or off', m.remat),
+        (m.attention in ATTENTIONS, f'attention is one of {", ".join(ATTENTIONS)}', m.attention),
+        (m.dtype in DTYPES, f'dtype is one of {", ".join(DTYPES)}', m.dtype),
         (0 <= m.drop_path < 1, 'drop_path is in [0, 1)', m.drop_path),
         (m.order in ORDERS, f'order is one of {", ".join(ORDERS)}', m.order),
         (m.ablation in ABLATIONS, f'ablation is one of {", ".join(ABLATIONS)}', m.ablation),

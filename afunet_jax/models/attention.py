@@ -1,7 +1,7 @@
 """The two attention kernels: within windows (SAM, SFM), and between channels (CFM).
 
 Both take and return tokens, `[..., positions, C]`, in which head h owns channels h * d to (h + 1) * d. How they lie
-in between is the kernels' own business, and is chosen for speed.
+in between is the kernels' own business, and is chosen for speed. Softmax and norms are float32 in any case.
 """
 
 import jax
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from afunet_jax.models import chunks, windows
 
+FLOAT32 = {'preferred_element_type': jnp.float32}  # of the products that a softmax or a norm is made of
 NORM_FLOOR = 1e-12  # below this norm a channel is left as it is instead of divided by its norm
 
 
@@ -29,7 +30,8 @@ def window_attention(
         the gradient, which computes the softmax anew, and takes three.
     """
     weights, total = _softmax(q, k, bias, regions)
-    return _from_channels(jnp.einsum('nhdj,nhji->nhdi', _channels(v, bias), weights) / total)
+    output = jnp.einsum('nhdj,nhji->nhdi', _channels(v, bias), weights.astype(v.dtype), **FLOAT32)
+    return _from_channels((output / total).astype(v.dtype))
 
 
 def _window_forward(q, k, v, bias, regions):
@@ -41,15 +43,15 @@ def _window_backward(kept, gradient):
     weights, total = _softmax(q, k, bias, regions)
     weights = weights / total
     to_output = _channels(gradient, bias)
-    to_v = jnp.einsum('nhdi,nhji->nhdj', to_output, weights)
-    to_weights = jnp.einsum('nhjd,nhdi->nhji', _tokens(v, bias), to_output)
+    to_v = jnp.einsum('nhdi,nhji->nhdj', to_output, weights.astype(v.dtype))
+    to_weights = jnp.einsum('nhjd,nhdi->nhji', _tokens(v, bias), to_output, **FLOAT32)
     to_logits = weights * (to_weights - (weights * to_weights).sum(-2, keepdims=True))
-    scale = _scale(q, bias)
+    # The sum over windows as a product: twice as fast as XLA's reduction on a CPU.
+    to_bias = (jnp.ones((1, len(to_logits))) @ to_logits.reshape(len(to_logits), -1)).reshape(bias.shape)
+    scale, to_logits = _scale(q, bias), to_logits.astype(q.dtype)
     to_q = jnp.einsum('nhdj,nhji->nhdi', _channels(k, bias), to_logits) * scale
     to_k = jnp.einsum('nhdi,nhji->nhdj', _channels(q, bias), to_logits) * scale
     to_q, to_k, to_v = map(_from_channels, (to_q, to_k, to_v))
-    # The sum over windows as a product: twice as fast as XLA's reduction on a CPU.
-    to_bias = (jnp.ones((1, len(to_logits))) @ to_logits.reshape(len(to_logits), -1)).reshape(bias.shape)
     return to_q, to_k, to_v, to_bias.swapaxes(1, 2), None
 
 
@@ -62,7 +64,7 @@ def _softmax(q: jax.Array, k: jax.Array, bias: jax.Array, regions: jax.Array | N
     Written out, and divided after the product with v: as `jax.nn.softmax` it costs XLA's CPU compiler the
     fast path of the small products. Keys come first because sums over rows are quicker than along them.
     """
-    logits = jnp.einsum('nhjd,nhdi->nhji', _tokens(k, bias), _channels(q * _scale(q, bias), bias))
+    logits = jnp.einsum('nhjd,nhdi->nhji', _tokens(k, bias), _channels(q * _scale(q, bias), bias), **FLOAT32)
     logits = logits + bias.swapaxes(1, 2)[None]
     if regions is not None:
         logits = logits + windows.shift_mask(regions)[:, None]
@@ -120,7 +122,7 @@ def channel_attention(
     attended = jax.nn.softmax(logits * temperature[None, :, None, None], axis=-1)
     matrix = jnp.einsum('ihd,bhcd,hco->bio', value.reshape(channels, heads, d), attended,
                         projection.reshape(heads, d, channels))  # fmt: skip
-    return jnp.einsum('bpi,bio->bpo', source, matrix)
+    return jnp.einsum('bpi,bio->bpo', source, matrix.astype(source.dtype))
 
 
 def _products(rows: chunks.Rows, query: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
@@ -129,9 +131,10 @@ def _products(rows: chunks.Rows, query: jax.Array, key: jax.Array) -> tuple[jax.
     The other blocks cost less than splitting the maps by head.
     """
     batch, positions, channels = rows['w'].shape
-    q = (rows['w'].reshape(-1, channels) @ query).reshape(batch, positions, channels)
-    k = (rows['source'].reshape(-1, channels) @ key).reshape(batch, positions, channels)
-    return jnp.einsum('bpc,bpe->bce', q, k), (q * q).sum(1), (k * k).sum(1)
+    pairs = (rows['w'], query), (rows['source'], key)
+    q, k = ((x.reshape(-1, channels) @ w.astype(x.dtype)).reshape(batch, positions, channels) for x, w in pairs)
+    squares = [jnp.square(x.astype(jnp.float32)).sum(1) for x in (q, k)]
+    return jnp.einsum('bpc,bpe->bce', q, k, **FLOAT32), *squares
 
 
 def _norm(squares: jax.Array) -> jax.Array:

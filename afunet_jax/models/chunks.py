@@ -3,7 +3,6 @@
 Exact: a row's result does not depend on the others, so chunks change values by rounding at most.
 """
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -11,45 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-CPU_CHUNK = 32  # windows at once: fastest of 4 to 128 on two cores, forward and backward
-
 Rows = dict[str, jax.Array | None]
-
-
-@dataclasses.dataclass(frozen=True)
-class Chunks:
-    """How much is computed at once. Changes speed and memory, and no value beyond rounding.
-
-    Attributes:
-        windows: windows at once; 0: all; -1: `CPU_CHUNK` on a CPU, where a chunk stays in the cache, else all.
-        remat: whether a gradient computes the inside of a block anew instead of keeping it: 'on', 'off', or
-            'auto': on a CPU. Chunks are always computed anew.
-        size: pixels of a window.
-    """
-
-    windows: int = -1
-    remat: str = 'auto'
-    size: int = 64
-
-    @property
-    def at_once(self) -> int:
-        """Windows at once, 0 for all, with the default of this machine filled in."""
-        return (CPU_CHUNK if on_cpu() else 0) if self.windows < 0 else self.windows
-
-    @property
-    def tokens(self) -> int:
-        """Tokens at once, 0 for all."""
-        return self.at_once * self.size
-
-    @property
-    def recompute(self) -> bool:
-        """`remat` with the default of this machine filled in."""
-        return on_cpu() if self.remat == 'auto' else self.remat == 'on'
-
-
-def on_cpu() -> bool:
-    """Whether arrays are computed on a CPU unless asked otherwise."""
-    return jax.default_backend() == 'cpu'
 
 
 def map_chunks(

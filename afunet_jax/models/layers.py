@@ -7,7 +7,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from afunet_jax.models.chunks import Chunks, Rows, map_chunks, on_cpu
+from afunet_jax.models.chunks import Rows, map_chunks
+from afunet_jax.models.execution import Execution, on_cpu
 
 INIT_STD = 0.02
 NORM_EPSILON = 1e-5  # added to the variance
@@ -19,13 +20,13 @@ Weights = tuple[jax.Array, ...]
 
 
 def dense(x: jax.Array, kernel: jax.Array, bias: jax.Array | None = None) -> jax.Array:
-    """`x @ kernel + bias` on the last axis, computed on a two-dimensional token matrix.
+    """`x @ kernel + bias` on the last axis in the type of `x`, computed on a two-dimensional token matrix.
 
     A weight gradient that contracts one axis is a plain matrix product; one that contracts three misses
     the fast path of XLA's CPU compiler.
     """
-    y = x.reshape(-1, x.shape[-1]) @ kernel
-    y = y if bias is None else y + bias[None]
+    y = x.reshape(-1, x.shape[-1]) @ kernel.astype(x.dtype)
+    y = y if bias is None else y + bias.astype(x.dtype)[None]
     return y.reshape(*x.shape[:-1], kernel.shape[-1])
 
 
@@ -35,16 +36,18 @@ def normal_deviation(variance: jax.Array) -> jax.Array:
 
 
 def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array) -> jax.Array:
-    """LayerNorm over the last axis, eps 1e-5, mean and variance in two passes."""
+    """LayerNorm over the last axis, eps 1e-5, mean and variance in two passes. Computed in float32."""
     vector = (1,) * (x.ndim - 1) + (-1,)
-    centred = x - x.mean(-1, keepdims=True)
+    values = x.astype(jnp.float32)
+    centred = values - values.mean(-1, keepdims=True)
     deviation = normal_deviation((centred * centred).mean(-1, keepdims=True))
-    return centred / deviation * scale.reshape(vector) + bias.reshape(vector)
+    return (centred / deviation * scale.reshape(vector) + bias.reshape(vector)).astype(x.dtype)
 
 
 def gelu(x: jax.Array) -> jax.Array:
-    """Exact (erf) GELU."""
-    return 0.5 * x * (1 + jax.lax.erf(x * 0.5**0.5))
+    """Exact (erf) GELU. Computed in float32."""
+    values = x.astype(jnp.float32)
+    return (0.5 * values * (1 + jax.lax.erf(values * 0.5**0.5))).astype(x.dtype)
 
 
 def mlp(x: jax.Array, fc1: Weights, fc2: Weights) -> jax.Array:
@@ -90,7 +93,7 @@ class Mlp(nn.Module):
 
     hidden: int
     features: int
-    chunks: Chunks = Chunks()
+    execution: Execution = Execution()
 
     @nn.compact
     def weights(self, channels: int) -> tuple[Weights, Weights]:
@@ -99,7 +102,7 @@ class Mlp(nn.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         weights, rows = self.weights(x.shape[-1]), {'x': x.reshape(-1, x.shape[-1])}
-        y = map_chunks(_mlp_rows, weights, rows, {}, self.chunks.tokens, self.chunks.recompute)
+        y = map_chunks(_mlp_rows, weights, rows, {}, self.execution.tokens, self.execution.recompute)
         return y.reshape(*x.shape[:-1], self.features)
 
 
@@ -135,7 +138,7 @@ def reflect_pad(x: jax.Array) -> jax.Array:
 def convolve_whole(x: jax.Array, kernel: jax.Array) -> jax.Array:
     """3x3 convolution with reflection padding, by the library. `[B, H, W, C]` to `[B, H, W, out]`."""
     return jax.lax.conv_general_dilated(
-        reflect_pad(x), kernel, (1, 1), 'VALID', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
+        reflect_pad(x), kernel.astype(x.dtype), (1, 1), 'VALID', dimension_numbers=('NHWC', 'HWIO', 'NHWC')
     )  # fmt: skip
 
 
@@ -166,7 +169,8 @@ def _strips_backward(kept: tuple[jax.Array, jax.Array], gradient: jax.Array) -> 
     def add(sums: tuple[jax.Array, jax.Array], first: jax.Array, rows: int) -> tuple[jax.Array, jax.Array]:
         to_padded, to_kernel = sums
         strip = _take(gradient, first, rows).reshape(-1, gradient.shape[-1])
-        to_kernel = to_kernel + _patches(_reflected(x, first, rows)).T @ strip
+        patches = _patches(_reflected(x, first, rows))
+        to_kernel = to_kernel + jnp.matmul(patches.T, strip, preferred_element_type=kernel.dtype)
         part = _convolve(_patches(_take(around, first, rows + 2)), turned, to_padded, rows)
         return _put(to_padded, part, first), to_kernel
 
@@ -220,7 +224,8 @@ def _patches(strip: jax.Array) -> jax.Array:
 def _convolve(patches: jax.Array, kernel: jax.Array, like: jax.Array, rows: int) -> jax.Array:
     """A strip `[B, rows, W, out]` of an image like `like` from its neighbourhoods."""
     batch, _, width, features = like.shape
-    return (patches @ kernel.reshape(-1, features)).reshape(batch, rows, width, features)
+    matrix = kernel.reshape(-1, features).astype(patches.dtype)
+    return (patches @ matrix).reshape(batch, rows, width, features)
 
 
 def broadcast_channels(x: jax.Array, channels: int) -> jax.Array:
@@ -238,7 +243,7 @@ class Conv3x3(nn.Module):
         kernel = self.param('kernel', INIT, (3, 3, x.shape[-1], self.features))
         bias = self.param('bias', nn.initializers.zeros, (self.features,))
         convolve = convolve_in_strips if on_cpu() else convolve_whole
-        return convolve(x, kernel) + bias.reshape(1, 1, 1, -1)
+        return convolve(x, kernel) + bias.astype(x.dtype).reshape(1, 1, 1, -1)
 
 
 def depthwise_whole(x: jax.Array, kernel: jax.Array) -> jax.Array:
@@ -268,7 +273,8 @@ depthwise_in_strips.defvjp(
 def _depthwise(padded: jax.Array, kernel: jax.Array) -> jax.Array:
     height, width = padded.shape[1] - 2, padded.shape[2] - 2
     shifted = ((padded[:, i : i + height, j : j + width], kernel[i, j]) for i in range(3) for j in range(3))
-    return sum(x * weight.reshape(1, 1, 1, -1) for x, weight in shifted)
+    total = sum(x.astype(jnp.float32) * weight.reshape(1, 1, 1, -1) for x, weight in shifted)
+    return total.astype(padded.dtype)
 
 
 class DepthwiseConv3x3(nn.Module):
@@ -279,4 +285,4 @@ class DepthwiseConv3x3(nn.Module):
         kernel = self.param('kernel', INIT, (3, 3, x.shape[-1]))
         bias = self.param('bias', nn.initializers.zeros, (x.shape[-1],))
         convolve = depthwise_in_strips if on_cpu() else depthwise_whole
-        return convolve(x, kernel) + bias.reshape(1, 1, 1, -1)
+        return convolve(x, kernel) + bias.astype(x.dtype).reshape(1, 1, 1, -1)

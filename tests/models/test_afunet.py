@@ -11,7 +11,7 @@ import torch
 
 from afunet_jax import torch_twin, torch_weights
 from afunet_jax.errors import ConfigError, DataError
-from afunet_jax.models import afunet
+from afunet_jax.models import afm, afunet, fused_attention
 from afunet_jax.models.afunet import AFUNet
 
 OUTPUT_BAR = 2e-6  # absolute
@@ -176,6 +176,51 @@ def test_chunks_and_recomputation_change_no_value(chunk):
     np.testing.assert_allclose(chunked, whole, rtol=0, atol=1e-6)
 
 
+def test_the_fused_kernel_gives_the_values_and_gradients_of_the_plain_one(monkeypatch):
+    settings = {**SMALL, 'num_stages': 1, 'window_size': 4}
+    x = jax.random.uniform(jax.random.key(0), (1, 16, 16, 18))
+    params = golden_like(AFUNet(**settings))
+
+    def run(**more):
+        loss = lambda params: (AFUNet(**settings, **more).apply({'params': params}, x) ** 2).mean()  # noqa: E731
+        return jax.jit(jax.value_and_grad(loss))(params)
+
+    plain = run()
+    interpreted = functools.partial(fused_attention.fused_window_attention, interpret=True)
+    monkeypatch.setattr(fused_attention, 'fused_window_attention', interpreted)
+    monkeypatch.setattr(afm, 'on_cpu', lambda: False)
+    for a, b in zip(jax.tree.leaves(run(attention='fused')), jax.tree.leaves(plain), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-6 * max(1, np.abs(b).max()))
+
+
+def test_the_fused_kernel_is_refused_where_there_is_no_gpu():
+    model = AFUNet(**SMALL, attention='fused')
+    with pytest.raises(ConfigError, match='attention=fused'):
+        jax.eval_shape(lambda x: model.init(jax.random.key(0), x), jnp.ones((1, 8, 8, 18)))
+
+
+def test_bfloat16_is_used_between_float32_ends_and_stays_within_its_rounding():
+    settings = {**SMALL, 'num_stages': 1}
+    x = jax.random.uniform(jax.random.key(0), (2, 16, 24, 18))
+    params = golden_like(AFUNet(**settings))
+
+    def run(dtype):
+        def f(params):
+            output, kept = AFUNet(**settings, dtype=dtype).apply({'params': params}, x, mutable=['intermediates'])
+            return (output**2).mean(), (output, kept['intermediates'])
+
+        (_, (output, kept)), gradients = jax.jit(jax.value_and_grad(f, has_aux=True))(params)
+        assert output.dtype == jnp.float32
+        assert {leaf.dtype for leaf in jax.tree.leaves(gradients)} == {jnp.dtype('float32')}
+        assert {leaf.dtype for leaf in jax.tree.leaves(kept)} == {jnp.dtype(dtype)}
+        return output, gradients
+
+    (a, to_a), (b, to_b) = run('bfloat16'), run('float32')
+    assert 0 < jnp.abs(a - b).max() < 0.02
+    norm = lambda tree: jnp.sqrt(sum((leaf**2).sum() for leaf in jax.tree.leaves(tree)))  # noqa: E731
+    assert norm(jax.tree.map(jnp.subtract, to_a, to_b)) < 0.05 * norm(to_b)
+
+
 def test_training_without_a_dropout_key_is_refused():
     model = AFUNet(**SMALL)
     with pytest.raises(Exception, match='dropout'):
@@ -224,7 +269,7 @@ def test_inputs_that_cannot_be_merged_are_refused(shape):
     ('setting', 'value'),
     [('num_stages', 0), ('num_stages', 7), ('width', 71), ('sfm_heads', 5), ('sam_heads', 5), ('cfm_heads', 0),
      ('window_size', 7), ('order', 'FAF'), ('ablation', 'M5'), ('drop_path', 1.0), ('sfm_depth', 0), ('mlp_ratio', 0),
-     ('chunk_windows', -2), ('remat', 'maybe')],
+     ('chunk_windows', -2), ('remat', 'maybe'), ('attention', 'flash'), ('dtype', 'float16')],
 )  # fmt: skip
 def test_impossible_settings_are_refused_with_rule_and_value(setting, value):
     with pytest.raises(ConfigError, match=f'{setting}.*{value}'):

@@ -1,6 +1,5 @@
 """Windows: against slow loops over pixels."""
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
