@@ -11,16 +11,17 @@ PACKAGE = pathlib.Path(__file__).parent.parent / 'afunet_jax'
 LAYERS = [  # a module imports from its own group or from those above it
     {'errors'},
     {'hdr', 'files', 'cli', 'parallel', 'models.windows', 'models.layers', 'models.attention', 'models.chunks', 'models.execution'},
-    {'image_io', 'models.fused_attention', 'models.afm', 'metrics.psnr', 'metrics.ssim', 'metrics.hdrvdp2', 'metrics', 'data.progress'},
+    {'image_io', 'models.fused_attention', 'models.afm', 'metrics.psnr', 'metrics.ssim', 'metrics.hdrvdp2', 'data.progress'},
+    {'metrics.checks', 'metrics.ssim_variants', 'metrics.pu21', 'metrics', 'metrics.registry'},
     {'models.afunet', 'vgg', 'reports', 'data.layouts', 'torch_twin'},
-    {'losses', 'torch_weights', 'data.scenes'},
+    {'losses', 'torch_weights', 'html_report', 'data.scenes'},
     {'checkpoints', 'data.check', 'data.tfds_builders', 'data.batches', 'data.synthetic'},
     {'data.datasets'},
-    {'evaluation'},
+    {'published', 'comparison', 'evaluation'},
     {'training'},
     {'compare'},
 ]
-PACKAGES = 'data.synthetic', 'compare', 'metrics.hdrvdp2'  # each counts as one module
+PACKAGES = 'data.synthetic', 'compare', 'metrics.hdrvdp2', 'html_report'  # each counts as one module
 TORCH = {'torch_weights', 'torch_twin', 'compare', 'vgg'}  # vgg reads torchvision's file
 
 
