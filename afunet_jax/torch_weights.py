@@ -248,8 +248,9 @@ def _buffers(state: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
             match = STAGE_KEY.match(key)
             if match and int(match[2]) % 2:
                 side = MASK_WINDOWS * window
-                regions = jnp.asarray(windows.shift_regions(1, side, side, window, window // 2))
-                buffers[f'{prefix}attn_mask'] = np.asarray(windows.shift_mask(regions))
+                regions = jnp.asarray(windows.shift_regions(side, side, window, window // 2))
+                mask = windows.shift_mask(windows.regions_of_windows(regions, window))
+                buffers[f'{prefix}attn_mask'] = np.asarray(mask)
     return buffers
 
 

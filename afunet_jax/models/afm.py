@@ -23,7 +23,7 @@ import jax.numpy as jnp
 
 from afunet_jax.errors import ConfigError
 from afunet_jax.models import attention, fused_attention, windows
-from afunet_jax.models.chunks import map_chunks
+from afunet_jax.models.chunks import Images, map_tiles
 from afunet_jax.models.execution import Execution, on_cpu
 from afunet_jax.models.layers import (
     INIT,
@@ -63,12 +63,11 @@ class PositionBias(nn.Module):
 
 
 def _scaled(branch: jax.Array, keep: jax.Array | None) -> jax.Array:
-    """A residual branch `[n, N, C]` under stochastic depth; `keep` `[n]` from `DropPath`, or None."""
-    return branch if keep is None else branch * keep.astype(branch.dtype)[:, None, None]
-
-
-def _per_window(keep: jax.Array | None, windows_per_image: int) -> jax.Array | None:
-    return None if keep is None else jnp.repeat(keep, windows_per_image)
+    """A residual branch `[B * windows, N, C]` under stochastic depth; `keep` `[B]` from `DropPath`, or None."""
+    if keep is None:
+        return branch
+    keep = jnp.repeat(jax.lax.stop_gradient(keep), len(branch) // len(keep))
+    return branch * keep.astype(branch.dtype)[:, None, None]
 
 
 def _attend(kind: str, tokens: tuple[jax.Array, ...], bias: jax.Array, regions: jax.Array | None) -> jax.Array:
@@ -82,11 +81,18 @@ def _attend(kind: str, tokens: tuple[jax.Array, ...], bias: jax.Array, regions: 
     return attention.window_attention(q, k, v, bias, regions)
 
 
-def sam_windows(kind: str, rows: dict[str, Any], bias, query, key_value, projection) -> jax.Array:
-    """SAM's attention in windows, and its residual: Eq. (11)-(12) without the convolution. `[n, N, C]`."""
-    d, alpha = rows['d'], rows['alpha']
+def align_tile(kind: str, window: int, tile: Images, bias, query, key_value, projection, keep) -> jax.Array:
+    """SAM's attention in windows, and its residual: Eq. (11)-(12) without the convolution.
+
+    Args:
+        kind: of attention, see `execution.Execution`.
+        window: side of the windows, pixels.
+        tile: `d` and `alpha`, `[B, H, W, C]`.
+        bias: `[heads, N, N]`; query, key_value and projection are dense layers' weights; keep is `DropPath`'s.
+    """
+    d, alpha = (windows.partition(tile[name], window) for name in ('d', 'alpha'))
     attended = _attend(kind, (dense(alpha, *query), dense(d + alpha, *key_value)), bias, None)
-    return d + _scaled(dense(attended, *projection), rows['keep'])
+    return windows.merge(d + _scaled(dense(attended, *projection), keep), tile['d'].shape[:3], window)
 
 
 class SAM(nn.Module):
@@ -99,36 +105,38 @@ class SAM(nn.Module):
 
     @nn.compact
     def __call__(self, d: jax.Array, alpha: jax.Array, train: bool, positions: jax.Array | None) -> jax.Array:
-        shape, channels = d.shape[:3], d.shape[-1]
+        channels = d.shape[-1]
         weights = (
             PositionBias(self.window, self.heads, name='position_bias')(),
             Dense(channels, name='query').weights(channels),
             Dense(2 * channels, name='key_value').weights(channels),
             Dense(channels, name='projection').weights(channels),
+            DropPath(self.drop_path)(len(d), train, positions),
         )
-        d_windows, alpha_windows = windows.partition(d, self.window), windows.partition(alpha, self.window)
-        keep = DropPath(self.drop_path)(shape[0], train, positions)
-        rows = {'d': d_windows, 'alpha': alpha_windows}
-        fixed = {'keep': _per_window(keep, d_windows.shape[0] // shape[0])}
-        f = functools.partial(sam_windows, self.execution.attention)
-        r = map_chunks(f, weights, rows, fixed, self.execution.windows, self.execution.recompute)
-        r = windows.merge(r, shape, self.window)
+        f = functools.partial(align_tile, self.execution.attention, self.window)
+        tile = self.execution.tile(d.shape)
+        r = map_tiles(f, weights, {'d': d, 'alpha': alpha}, {}, tile, self.execution.recompute)
         r = r + DepthwiseConv3x3(name='depthwise')(r)
         return r + d
 
 
-def swin_windows(kind: str, rows: dict[str, Any], bias, norm1, qkv, projection, norm2, fc1, fc2) -> jax.Array:
-    """A whole Swin block in windows: everything between two shifts. `[n, N, C]`.
+def swin_tile(kind: str, window: int, tile: Images, bias, norm1, qkv, projection, norm2, fc1, fc2, *keep) -> jax.Array:
+    """A whole Swin block: everything between two shifts.
 
     Args:
         kind: of attention, see `execution.Execution`.
-        rows: `x` `[n, N, C]`; `regions` `[n, N]` of a shifted block; `keep_attention` and `keep_mlp` `[n]`.
-        bias: `[heads, N, N]`; the rest are the layers' weights.
+        window: side of the windows, pixels.
+        tile: `x` `[B, H, W, C]`; `regions` `[1, H, W]` of a shifted block, or None.
+        bias: `[heads, N, N]`; the rest are the layers' weights; keep are two of `DropPath`'s.
     """
-    x = rows['x']
-    attended = _attend(kind, (dense(layer_norm(x, *norm1), *qkv),), bias, rows['regions'])
-    x = x + _scaled(dense(attended, *projection), rows['keep_attention'])
-    return x + _scaled(mlp(layer_norm(x, *norm2), fc1, fc2), rows['keep_mlp'])
+    shape, x = tile['x'].shape[:3], windows.partition(tile['x'], window)
+    regions = tile['regions']
+    if regions is not None:
+        regions = jnp.tile(windows.regions_of_windows(regions, window), (shape[0], 1))
+    attended = _attend(kind, (dense(layer_norm(x, *norm1), *qkv),), bias, regions)
+    x = x + _scaled(dense(attended, *projection), keep[0])
+    x = x + _scaled(mlp(layer_norm(x, *norm2), fc1, fc2), keep[1])
+    return windows.merge(x, shape, window)
 
 
 class SwinBlock(nn.Module):
@@ -143,19 +151,16 @@ class SwinBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool, positions: jax.Array | None) -> jax.Array:
-        shape = x.shape[:3]
-        if self.shift:
-            x = jnp.roll(x, (-self.shift, -self.shift), (1, 2))
-        weights = self._weights(x.shape[-1])
-        x = windows.partition(x, self.window)
-        keeps = [DropPath(self.drop_path)(shape[0], train, positions) for _ in range(2)]
-        keeps = [_per_window(keep, x.shape[0] // shape[0]) for keep in keeps]
-        regions = jnp.asarray(windows.shift_regions(*shape, self.window, self.shift)) if self.shift else None
-        fixed = {'regions': regions, 'keep_attention': keeps[0], 'keep_mlp': keeps[1]}
-        f = functools.partial(swin_windows, self.execution.attention)
-        x = map_chunks(f, weights, {'x': x}, fixed, self.execution.windows, self.execution.recompute)
-        x = windows.merge(x, shape, self.window)
-        return jnp.roll(x, (self.shift, self.shift), (1, 2)) if self.shift else x
+        keeps = (DropPath(self.drop_path)(len(x), train, positions) for _ in range(2))
+        weights = *self._weights(x.shape[-1]), *keeps
+        f = functools.partial(swin_tile, self.execution.attention, self.window)
+        tile, recompute = self.execution.tile(x.shape), self.execution.recompute
+        if not self.shift:
+            return map_tiles(f, weights, {'x': x}, {'regions': None}, tile, recompute)
+        regions = jnp.asarray(windows.shift_regions(*x.shape[1:3], self.window, self.shift))
+        x = jnp.roll(x, (-self.shift, -self.shift), (1, 2))
+        x = map_tiles(f, weights, {'x': x}, {'regions': regions}, tile, recompute)
+        return jnp.roll(x, (self.shift, self.shift), (1, 2))
 
     def _weights(self, channels: int) -> tuple[Any, ...]:
         fc1, fc2 = Mlp(self.mlp_ratio * channels, channels, name='mlp').weights(channels)
@@ -199,13 +204,11 @@ class CFM(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, w: jax.Array) -> jax.Array:
-        batch, height, width, channels = x.shape
+        channels = x.shape[-1]
         layers = [Dense(channels, use_bias=False, name=name) for name in ('query', 'key', 'value', 'projection')]
         weights = tuple(layer.weights(channels)[0] for layer in layers)
         temperature = self.param('temperature', nn.initializers.ones, (self.heads,))
-        w, source = (a.reshape(batch, height * width, channels) for a in (w, x + w))
-        attended = attention.channel_attention(w, source, weights, temperature, self.execution.tokens)
-        h = x + attended.reshape(x.shape)
+        h = x + attention.channel_attention(w, x + w, weights, temperature, self.execution.tile(x.shape))
         return h + DepthwiseConv3x3(name='depthwise')(h)
 
 
@@ -289,6 +292,6 @@ class AFM(nn.Module):
             u, v = u_fused + x, v_fused + x  # Eq. (13)
         x_p = DCM(self.mlp_ratio, self.execution, name='dcm')(y_2, u, v) if self.ablation == 'M4' else r  # Eq. (14)
         self.sow('intermediates', 'x_p', x_p)
-        end = self._mlp(x.shape[-1], 'mlp_end')(jnp.concatenate([u, x_p, v], -1))
+        end = self._mlp(x.shape[-1], 'mlp_end')(u, x_p, v)
         self.sow('intermediates', 'end', end)
         return end + r  # Eq. (15)

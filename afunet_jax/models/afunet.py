@@ -105,7 +105,7 @@ class AFUNet(nn.Module):
             AFM(
                 self.sam_heads, self.sfm_heads, self.cfm_heads, self.window_size, self.mlp_ratio,
                 float(sam_rates[t]), tuple(map(float, sfm_rates[depth * t : depth * (t + 1)])),
-                Execution(self.chunk_windows, self.remat, self.attention, self.window_size**2),
+                Execution(self.chunk_windows, self.remat, self.attention, self.window_size),
                 self.ablation, self.order, is_last=t == stages - 1, name=f'stage_{t}',
             )
             for t in range(stages)

@@ -1,7 +1,7 @@
 """The two attention kernels: within windows (SAM, SFM), and between channels (CFM).
 
-Both take and return tokens, `[..., positions, C]`, in which head h owns channels h * d to (h + 1) * d. How they lie
-in between is the kernels' own business, and is chosen for speed. Softmax and norms are float32 in any case.
+In both, head h owns channels h * d to (h + 1) * d. How they lie in between is the kernels' own business, and is
+chosen for speed. Softmax and norms are float32 in any case.
 """
 
 import jax
@@ -94,7 +94,7 @@ def _from_channels(x: jax.Array) -> jax.Array:
 
 
 def channel_attention(
-    w: jax.Array, source: jax.Array, weights: tuple[jax.Array, ...], temperature: jax.Array, at_once: int = 0
+    w: jax.Array, source: jax.Array, weights: tuple[jax.Array, ...], temperature: jax.Array, tile: chunks.Size
 ) -> jax.Array:
     """Transposed attention: softmax(q^T k temperature) v over the channels of each head, projected.
 
@@ -103,36 +103,37 @@ def channel_attention(
     matrix before they meet the map: the same, without maps of q, k and v.
 
     Args:
-        w, source: `[B, P, C]`, P = H * W positions.
+        w, source: `[B, H, W, C]`.
         weights: query, key, value and projection, `[C, C]`.
         temperature: `[heads]`, multiplies the logits.
-        at_once: positions at which q and k are computed at once; 0: all.
+        tile: the part of the image in which q and k are computed at once; it divides (H, W).
 
     Returns:
-        `[B, P, C]`. Gradients are finite everywhere, also for channels that are zero at all positions.
+        `[B, H, W, C]`. Gradients are finite everywhere, also for channels that are zero at all positions.
     """
     query, key, value, projection = weights
     heads, channels = temperature.shape[0], w.shape[-1]
     d = channels // heads
-    rows = {'w': w, 'source': source}
-    products, squares_q, squares_k = chunks.sum_chunks(_products, (query, key), rows, at_once)
+    images = {'w': w, 'source': source}
+    products, squares_q, squares_k = chunks.sum_tiles(_products, (query, key), images, tile)
     logits = jnp.stack([products[:, i : i + d, i : i + d] for i in range(0, channels, d)], 1)
     norm_q, norm_k = (_norm(squares).reshape(-1, heads, d) for squares in (squares_q, squares_k))
     logits = logits / norm_q[..., :, None] / norm_k[..., None, :]
     attended = jax.nn.softmax(logits * temperature[None, :, None, None], axis=-1)
     matrix = jnp.einsum('ihd,bhcd,hco->bio', value.reshape(channels, heads, d), attended,
                         projection.reshape(heads, d, channels))  # fmt: skip
-    return jnp.einsum('bpi,bio->bpo', source, matrix.astype(source.dtype))
+    source_tokens = source.reshape(len(source), -1, channels)
+    return jnp.einsum('bpi,bio->bpo', source_tokens, matrix.astype(source.dtype)).reshape(source.shape)
 
 
-def _products(rows: chunks.Rows, query: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+def _products(images: chunks.Images, query: jax.Array, key: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
     """q^T k of all channels with all, of which the heads are the diagonal blocks, and the squares of q and k.
 
     The other blocks cost less than splitting the maps by head.
     """
-    batch, positions, channels = rows['w'].shape
-    pairs = (rows['w'], query), (rows['source'], key)
-    q, k = ((x.reshape(-1, channels) @ w.astype(x.dtype)).reshape(batch, positions, channels) for x, w in pairs)
+    batch, *_, channels = images['w'].shape
+    pairs = (images['w'], query), (images['source'], key)
+    q, k = ((x.reshape(-1, channels) @ w.astype(x.dtype)).reshape(batch, -1, channels) for x, w in pairs)
     squares = [jnp.square(x.astype(jnp.float32)).sum(1) for x in (q, k)]
     return jnp.einsum('bpc,bpe->bce', q, k, **FLOAT32), *squares
 

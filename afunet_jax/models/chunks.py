@@ -1,6 +1,7 @@
-"""Computing much in little memory: a function of rows (windows or tokens), some rows at a time.
+"""Computing much in little memory: a function of an image, tile by tile, in place.
 
-Exact: a row's result does not depend on the others, so chunks change values by rounding at most.
+Exact, without seams: only for functions whose result in a tile depends on that tile alone, such as attention in
+windows, or an MLP of every pixel. A tile's result is written over its input.
 """
 
 import functools
@@ -10,133 +11,142 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-Rows = dict[str, jax.Array | None]
+Images = dict[str, jax.Array | None]
+Size = tuple[int, int]  # height and width, pixels
+Body = Callable[[Any, Callable[[Any], Any], Callable[[Any, Any], Any]], Any]
 
 
-def map_chunks(
-    f: Callable[..., jax.Array], weights: Any, rows: Rows, fixed: Rows, at_once: int, recompute: bool
+def largest_tile(size: Size, window: int, windows: int) -> Size:
+    """The largest tile of at most so many windows (at least one) that divides an image of whole windows."""
+    rows, columns = (side // window for side in size)
+    fitting = [(i, j) for i in _divisors(rows, windows) for j in _divisors(columns, max(1, windows // i))]
+    i, j = max(fitting, key=lambda tile: (tile[0] * tile[1], tile[1]))
+    return i * window, j * window
+
+
+def _divisors(n: int, most: int) -> list[int]:
+    return [i for i in range(1, max(1, min(n, most)) + 1) if n % i == 0]
+
+
+def map_tiles(
+    f: Callable[..., jax.Array], weights: Any, images: Images, fixed: Images, tile: Size, recompute: bool
 ) -> jax.Array:
-    """`f(rows | fixed, *weights)`, computed `at_once` rows at a time.
+    """`f(images | fixed, *weights)`, computed tile by tile.
 
     Args:
-        f: treats every row by itself; a function of a module, because it must not hold traced values.
+        f: treats every tile by itself; hashable and free of traced values.
         weights: passed whole to every call.
-        rows: arrays with the same leading axis.
-        fixed: more of them, which have no gradient; None stays None.
-        at_once: rows a call; 0: all in one.
-        recompute: whether the gradient keeps only `rows` when all is computed in one call; in chunks it always does.
+        images: `[B, H, W, C]`.
+        fixed: `[B or 1, H, W]`, without a gradient; None stays None.
+        tile: its size, which divides (H, W).
+        recompute: whether the gradient keeps only `images` if a tile is the whole image; else it always does.
 
     Returns:
-        The results along the leading axis. Memory beyond `rows` and the results: that of one call.
+        `[B, H, W, C']`. Memory beyond the images and the result: that of one tile.
     """
-    count = len(next(iter(rows.values())))
-    if at_once and count > at_once:
-        return _in_chunks(f, at_once, weights, rows, fixed)
-    call = lambda weights, rows: f(rows | fixed, *weights)  # noqa: E731
-    return (jax.checkpoint(call) if recompute else call)(weights, rows)
+    if next(iter(images.values())).shape[1:3] != tile:
+        return _in_tiles(f, tile, weights, images, fixed)
+    call = lambda weights, images: f(images | fixed, *weights)  # noqa: E731
+    return (jax.checkpoint(call) if recompute else call)(weights, images)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _in_chunks(f: Callable[..., jax.Array], at_once: int, weights: Any, rows: Rows, fixed: Rows) -> jax.Array:
-    shape = jax.eval_shape(lambda rows: f(rows | fixed, *weights), rows)
-    target = next((k for k, x in rows.items() if (x.shape, x.dtype) == (shape.shape, shape.dtype)), 'result')
-    buffers = rows if target in rows else rows | {target: _buffer(next(iter(rows.values())), shape)}
+def _in_tiles(f: Callable[..., jax.Array], tile: Size, weights: Any, images: Images, fixed: Images) -> jax.Array:
+    result = jax.eval_shape(lambda images: f(images | fixed, *weights), images)
+    same = (name for name, x in images.items() if (x.shape, x.dtype) == (result.shape, result.dtype))
+    target = next(same, 'result')
+    first = next(iter(images.values()))
+    buffers = images if target in images else images | {target: broadcast_channels(first, result.shape[-1])}
 
-    def body(buffers: Rows, take: Callable[[Any], Any], put: Callable[[Any, Any], Any]) -> Rows:
-        result = f(take({name: buffers[name] for name in rows}) | take(fixed), *weights)
-        return buffers | {target: put(buffers[target], result)}
+    def body(buffers: Images, take: Callable[[Any], Any], put: Callable[[Any, Any], Any]) -> Images:
+        part = f(take({name: buffers[name] for name in images}) | take(fixed), *weights)
+        return buffers | {target: put(buffers[target], part)}
 
-    return _for_chunks(body, buffers, shape.shape[0], at_once)[target]
-
-
-def _forward(f, at_once, weights, rows, fixed):
-    return _in_chunks(f, at_once, weights, rows, fixed), (weights, rows, fixed)
+    return _for_tiles(body, buffers, first.shape[1:3], tile)[target]
 
 
-def _backward(f, at_once, kept, gradient):
-    weights, rows, fixed = kept
+def _forward(f, tile, weights, images, fixed):
+    return _in_tiles(f, tile, weights, images, fixed), (weights, images, fixed)
 
-    def body(sums: tuple[Any, Rows], take: Callable[[Any], Any], put: Callable[[Any, Any], Any]) -> tuple[Any, Rows]:
-        to_weights, buffers = sums  # a chunk's rows give way to their gradients
+
+def _backward(f, tile, kept, gradient):
+    weights, images, fixed = kept
+
+    def body(sums: tuple[Any, Images], take: Callable[[Any], Any], put: Callable[[Any, Any], Any]) -> Any:
+        to_weights, buffers = sums  # a tile of the images gives way to its gradient
         fixed_part = take(fixed)
-        _, pull = jax.vjp(lambda weights, rows: f(rows | fixed_part, *weights), weights, take(buffers))
-        more, to_rows = pull(take(gradient))
-        return jax.tree.map(jnp.add, to_weights, more), put(buffers, to_rows)
+        _, pull = jax.vjp(lambda weights, images: f(images | fixed_part, *weights), weights, take(buffers))
+        more, to_images = pull(take(gradient))
+        return jax.tree.map(jnp.add, to_weights, more), put(buffers, to_images)
 
     zeros = jax.tree.map(jnp.zeros_like, weights)
-    to_weights, to_rows = _for_chunks(body, (zeros, rows), len(gradient), at_once)
-    return to_weights, to_rows, None
+    return *_for_tiles(body, (zeros, images), gradient.shape[1:3], tile), None
 
 
-_in_chunks.defvjp(_forward, _backward)
+_in_tiles.defvjp(_forward, _backward)
 
 
-def sum_chunks(f: Callable[..., Any], weights: Any, rows: Rows, at_once: int) -> Any:
-    """`f(rows, *weights)` of a function that sums over axis 1 of the rows, added up `at_once` rows at a time.
+def sum_tiles(f: Callable[..., Any], weights: Any, images: Images, tile: Size) -> Any:
+    """`f(images, *weights)` of a function that sums over all pixels, added up tile by tile.
 
-    Args:
-        f: adds up what it makes of every row; a function of a module.
-        weights: passed whole to every call.
-        rows: arrays `[B, count, ...]`.
-        at_once: rows a call; 0: all in one.
-
-    Returns:
-        A tree of sums. In chunks the gradient keeps only `rows`.
+    Arguments as for `map_tiles`. Returns a tree of sums; in tiles the gradient keeps only `images`.
     """
-    count = next(iter(rows.values())).shape[1]
-    return _sum_in_chunks(f, at_once, weights, rows) if at_once and count > at_once else f(rows, *weights)
+    whole = next(iter(images.values())).shape[1:3] == tile
+    return f(images, *weights) if whole else _sum_in_tiles(f, tile, weights, images)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _sum_in_chunks(f: Callable[..., Any], at_once: int, weights: Any, rows: Rows) -> Any:
+def _sum_in_tiles(f: Callable[..., Any], tile: Size, weights: Any, images: Images) -> Any:
     def body(sums: Any, take: Callable[[Any], Any], put: Callable[[Any, Any], Any]) -> Any:
-        return jax.tree.map(jnp.add, sums, f(take(rows), *weights))
+        return jax.tree.map(jnp.add, sums, f(take(images), *weights))
 
-    sums = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(f, rows, *weights))
-    return _for_chunks(body, sums, next(iter(rows.values())).shape[1], at_once, axis=1)
-
-
-def _sum_forward(f, at_once, weights, rows):
-    return _sum_in_chunks(f, at_once, weights, rows), (weights, rows)
+    sums = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(f, images, *weights))
+    return _for_tiles(body, sums, next(iter(images.values())).shape[1:3], tile)
 
 
-def _sum_backward(f, at_once, kept, gradient):
-    def body(sums: tuple[Any, Rows], take: Callable[[Any], Any], put: Callable[[Any, Any], Any]) -> tuple[Any, Rows]:
+def _sum_forward(f, tile, weights, images):
+    return _sum_in_tiles(f, tile, weights, images), (weights, images)
+
+
+def _sum_backward(f, tile, kept, gradient):
+    weights, images = kept
+
+    def body(sums: tuple[Any, Images], take: Callable[[Any], Any], put: Callable[[Any, Any], Any]) -> Any:
         to_weights, buffers = sums  # as in `_backward`
-        _, pull = jax.vjp(lambda weights, rows: f(rows, *weights), kept[0], take(buffers))
-        more, to_rows = pull(gradient)
-        return jax.tree.map(jnp.add, to_weights, more), put(buffers, to_rows)
+        _, pull = jax.vjp(lambda weights, images: f(images, *weights), weights, take(buffers))
+        more, to_images = pull(gradient)
+        return jax.tree.map(jnp.add, to_weights, more), put(buffers, to_images)
 
-    weights, rows = kept
     zeros = jax.tree.map(jnp.zeros_like, weights)
-    return _for_chunks(body, (zeros, rows), next(iter(rows.values())).shape[1], at_once, axis=1)
+    return _for_tiles(body, (zeros, images), next(iter(images.values())).shape[1:3], tile)
 
 
-_sum_in_chunks.defvjp(_sum_forward, _sum_backward)
+_sum_in_tiles.defvjp(_sum_forward, _sum_backward)
 
 
-def _for_chunks(body: Callable[..., Any], buffers: Any, count: int, at_once: int, axis: int = 0) -> Any:
-    """Runs `body(buffers, take, put)` for every chunk; take and put read and write the chunk's rows of a tree."""
+def _for_tiles(body: Body, buffers: Any, size: Size, tile: Size) -> Any:
+    """Runs `body(buffers, take, put)` for every tile; take and put read and write that tile of a tree of images."""
+    rows, columns = (side // part for side, part in zip(size, tile))
 
-    def chunk(start: Any, size: int, buffers: Any) -> Any:
+    def step(i: jax.Array, buffers: Any) -> Any:
+        corner = (0, i // columns * tile[0], i % columns * tile[1])
+
         def take(tree: Any) -> Any:
-            return jax.tree.map(lambda x: jax.lax.dynamic_slice_in_dim(x, start, size, axis), tree)
+            return jax.tree.map(lambda x: jax.lax.dynamic_slice(
+                x, (*corner, *(0,) * (x.ndim - 3)), (x.shape[0], *tile, *x.shape[3:])), tree)  # fmt: skip
 
         def put(tree: Any, parts: Any) -> Any:
-            return jax.tree.map(lambda x, y: jax.lax.dynamic_update_slice_in_dim(x, y, start, axis), tree, parts)
+            return jax.tree.map(lambda x, part: jax.lax.dynamic_update_slice(x, part, (*corner, 0)), tree, parts)
 
         return body(buffers, take, put)
 
-    whole = count // at_once
-    buffers = jax.lax.fori_loop(0, whole, lambda i, buffers: chunk(i * at_once, at_once, buffers), buffers)
-    return chunk(whole * at_once, count % at_once, buffers) if count % at_once else buffers
+    return jax.lax.fori_loop(0, rows * columns, step, buffers)
 
 
-def _buffer(source: jax.Array, like: jax.ShapeDtypeStruct) -> jax.Array:
-    """Memory to be overwritten, filled from `source`, an array with the same leading axes.
+def broadcast_channels(x: jax.Array, channels: int) -> jax.Array:
+    """`[..., channels]` filled with the first channel of `x`: memory to be overwritten by a loop.
 
     Zeros would do if XLA did not allocate the buffers of all loops before the first one runs: nothing tells
-    it to wait. Made of the loop's input a buffer lives no longer than its loop.
+    it to wait. Made of the loop's input, a buffer lives no longer than its loop.
     """
-    first = source.reshape(*source.shape[:1], -1)[:, :1]
-    return jnp.broadcast_to(first.reshape(-1, *(1,) * (len(like.shape) - 1)), like.shape).astype(like.dtype)
+    return jnp.broadcast_to(x[..., :1], (*x.shape[:-1], channels))

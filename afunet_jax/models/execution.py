@@ -4,6 +4,8 @@ import dataclasses
 
 import jax
 
+from afunet_jax.models import chunks
+
 CPU_CHUNK = 32  # windows at once: fastest of 4 to 128 on two cores, forward and backward
 ATTENTIONS = ('plain', 'fused')
 
@@ -15,25 +17,21 @@ class Execution:
     Attributes:
         chunk_windows: windows at once; 0: all; -1: `CPU_CHUNK` on a CPU, where a chunk stays in the cache, else all.
         remat: whether a gradient computes the inside of a block anew instead of keeping it: 'on', 'off', or
-            'auto': on a CPU. Chunks are always computed anew.
+            'auto': on a CPU. In chunks it always does.
         attention: of windows, 'plain' by XLA, 'fused' by one kernel on a GPU (see `fused_attention`).
-        window: pixels of a window.
+        window: side of a window, pixels.
     """
 
     chunk_windows: int = -1
     remat: str = 'auto'
     attention: str = 'plain'
-    window: int = 64
+    window: int = 8
 
-    @property
-    def windows(self) -> int:
-        """Windows at once, 0 for all, with the default of this machine filled in."""
-        return (CPU_CHUNK if on_cpu() else 0) if self.chunk_windows < 0 else self.chunk_windows
-
-    @property
-    def tokens(self) -> int:
-        """Tokens at once, 0 for all."""
-        return self.windows * self.window
+    def tile(self, shape: tuple[int, ...]) -> tuple[int, int]:
+        """Size of the tiles in which images `[B, H, W, ...]` are computed, see `chunks.map_tiles`."""
+        batch, *size = shape[:3]
+        windows = (CPU_CHUNK if on_cpu() else 0) if self.chunk_windows < 0 else self.chunk_windows
+        return chunks.largest_tile(tuple(size), self.window, windows // batch) if windows else tuple(size)
 
     @property
     def recompute(self) -> bool:

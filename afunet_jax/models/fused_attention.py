@@ -95,7 +95,7 @@ def fused_window_attention(
             with head h at h * d to (h + 1) * d: `(qkv,)`, `(q, kv)` or `(q, k, v)`. All float32 or all
             bfloat16.
         bias: learned relative position bias, `[heads, N, N]`.
-        regions: int32 `[n, N]` of a shifted block, see `windows.shift_regions`: pairs of different regions
+        regions: int32 `[n, N]` of a shifted block, see `windows.regions_of_windows`: pairs of different regions
             get -100 added to their logits, on chip. Or None.
         interpret: run the kernels as ordinary JAX operations, for tests without a GPU.
 

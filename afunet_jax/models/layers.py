@@ -7,12 +7,12 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from afunet_jax.models.chunks import Rows, map_chunks
+from afunet_jax.models.chunks import Images, broadcast_channels, map_tiles
 from afunet_jax.models.execution import Execution, on_cpu
 
 INIT_STD = 0.02
 NORM_EPSILON = 1e-5  # added to the variance
-STRIP_ROWS = 8  # of a convolution on a CPU
+STRIP_PIXELS = 1024  # of a strip of a convolution on a CPU, in rows, at least one: its patches stay in the cache
 INIT = nn.initializers.normal(INIT_STD)  # of every weight and position table; biases start at 0
 
 
@@ -55,8 +55,8 @@ def mlp(x: jax.Array, fc1: Weights, fc2: Weights) -> jax.Array:
     return dense(gelu(dense(x, *fc1)), *fc2)
 
 
-def _mlp_rows(rows: Rows, fc1: Weights, fc2: Weights) -> jax.Array:
-    return mlp(rows['x'], fc1, fc2)
+def _mlp_of_parts(parts: Images, fc1: Weights, fc2: Weights) -> jax.Array:
+    return mlp(jnp.concatenate(list(parts.values()), -1), fc1, fc2)
 
 
 class Dense(nn.Module):
@@ -89,7 +89,7 @@ class LayerNorm(nn.Module):
 
 
 class Mlp(nn.Module):
-    """MLP(a, h, b): Dense a -> h, exact GELU, Dense h -> b. Chunked over tokens, see `chunks.map_chunks`."""
+    """MLP(a, h, b): Dense a -> h, exact GELU, Dense h -> b. In tiles, see `chunks.map_tiles`."""
 
     hidden: int
     features: int
@@ -100,10 +100,12 @@ class Mlp(nn.Module):
         """Of both dense layers."""
         return Dense(self.hidden, name='fc1').weights(channels), Dense(self.features, name='fc2').weights(self.hidden)
 
-    def __call__(self, x: jax.Array) -> jax.Array:
-        weights, rows = self.weights(x.shape[-1]), {'x': x.reshape(-1, x.shape[-1])}
-        y = map_chunks(_mlp_rows, weights, rows, {}, self.execution.tokens, self.execution.recompute)
-        return y.reshape(*x.shape[:-1], self.features)
+    def __call__(self, *parts: jax.Array) -> jax.Array:
+        """Of images `[B, H, W, C]`, put together by channels."""
+        weights = self.weights(sum(x.shape[-1] for x in parts))
+        images = {f'part_{i}': x for i, x in enumerate(parts)}
+        tile = self.execution.tile(parts[0].shape)
+        return map_tiles(_mlp_of_parts, weights, images, {}, tile, self.execution.recompute)
 
 
 class DropPath(nn.Module):
@@ -153,7 +155,7 @@ def convolve_in_strips(x: jax.Array, kernel: jax.Array) -> jax.Array:
     def put(result: jax.Array, first: jax.Array, rows: int) -> jax.Array:
         return _put(result, _convolve(_patches(_reflected(x, first, rows)), kernel, result, rows), first)
 
-    return _for_strips(put, broadcast_channels(x, kernel.shape[-1]), x.shape[1])
+    return _for_strips(put, broadcast_channels(x, kernel.shape[-1]), *x.shape[1:3])
 
 
 def _strips_forward(x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, tuple[jax.Array, jax.Array]]:
@@ -177,7 +179,7 @@ def _strips_backward(kept: tuple[jax.Array, jax.Array], gradient: jax.Array) -> 
     # The padded input's gradient: its last two rows, below the last strip, come after the loop.
     to_padded = jnp.pad(broadcast_channels(gradient, x.shape[-1]), ((0, 0), (0, 2), (0, 2), (0, 0)))
     zero = jnp.zeros((9 * x.shape[-1], kernel.shape[-1]), kernel.dtype)
-    to_padded, to_kernel = _for_strips(add, (to_padded, zero), height)
+    to_padded, to_kernel = _for_strips(add, (to_padded, zero), *x.shape[1:3])
     rest = _convolve(_patches(_take(around, height, 4)), turned, to_padded, 2)
     return _unreflected(_put(to_padded, rest, height)), to_kernel.reshape(kernel.shape)
 
@@ -185,9 +187,9 @@ def _strips_backward(kept: tuple[jax.Array, jax.Array], gradient: jax.Array) -> 
 convolve_in_strips.defvjp(_strips_forward, _strips_backward)
 
 
-def _for_strips(body: Callable[..., Any], sums: Any, height: int) -> Any:
-    """Runs `body(sums, first row, rows)` for all strips; rows is the largest divisor of the height."""
-    rows = max(rows for rows in range(1, STRIP_ROWS + 1) if height % rows == 0)
+def _for_strips(body: Callable[..., Any], sums: Any, height: int, width: int) -> Any:
+    """Runs `body(sums, first row, rows)` for all strips; their rows divide the height."""
+    rows = max(rows for rows in range(1, max(1, STRIP_PIXELS // width) + 1) if height % rows == 0)
     return jax.lax.fori_loop(0, height // rows, lambda i, sums: body(sums, i * rows, rows), sums)
 
 
@@ -228,11 +230,6 @@ def _convolve(patches: jax.Array, kernel: jax.Array, like: jax.Array, rows: int)
     return (patches @ matrix).reshape(batch, rows, width, features)
 
 
-def broadcast_channels(x: jax.Array, channels: int) -> jax.Array:
-    """`[..., channels]` filled with the first channel of `x`: memory to be overwritten, see `chunks.buffer`."""
-    return jnp.broadcast_to(x[..., :1], (*x.shape[:-1], channels))
-
-
 class Conv3x3(nn.Module):
     """3x3 convolution with bias, stride 1, reflection padding; kernel `[3, 3, in, out]`."""
 
@@ -261,7 +258,7 @@ def depthwise_in_strips(x: jax.Array, kernel: jax.Array) -> jax.Array:
     def put(result: jax.Array, first: jax.Array, rows: int) -> jax.Array:
         return _put(result, _depthwise(_reflected(x, first, rows), kernel), first)
 
-    return _for_strips(put, broadcast_channels(x, x.shape[-1]), x.shape[1])
+    return _for_strips(put, broadcast_channels(x, x.shape[-1]), *x.shape[1:3])
 
 
 depthwise_in_strips.defvjp(

@@ -44,14 +44,18 @@ def region_edges(window: int, shift: int) -> tuple[slice, slice, slice]:
     return slice(0, -window), slice(-window, -shift), slice(-shift, None)
 
 
-def shift_regions(batch: int, height: int, width: int, window: int, shift: int) -> np.ndarray:
-    """Number of the region that each pixel of a shifted image belongs to, int32 `[B * windows, N]`."""
-    region = np.zeros((height, width), np.int32)
+def shift_regions(height: int, width: int, window: int, shift: int) -> np.ndarray:
+    """Number of the region that each pixel of a shifted image belongs to, int32 `[1, H, W]`."""
+    region = np.zeros((1, height, width), np.int32)
     for i, rows in enumerate(region_edges(window, shift)):
         for j, columns in enumerate(region_edges(window, shift)):
-            region[rows, columns] = 3 * i + j
-    region = region.reshape(height // window, window, width // window, window)
-    return np.tile(region.transpose(0, 2, 1, 3).reshape(-1, window * window), (batch, 1))
+            region[:, rows, columns] = 3 * i + j
+    return region
+
+
+def regions_of_windows(regions: jax.Array, window: int) -> jax.Array:
+    """`shift_regions`, or a tile of it, `[1, H, W]` by windows: `[windows, N]`."""
+    return partition(regions[..., None], window)[..., 0]
 
 
 def shift_mask(regions: jax.Array) -> jax.Array:

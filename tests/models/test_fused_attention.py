@@ -103,7 +103,7 @@ def test_any_number_of_windows_fills_the_programs(n):
 
 
 def test_the_regions_of_a_shifted_image():
-    regions = jnp.asarray(windows.shift_regions(1, 8, 24, 8, 4))
+    regions = windows.regions_of_windows(jnp.asarray(windows.shift_regions(8, 24, 8, 4)), 8)
     assert len(set(np.asarray(regions).ravel())) == 6
     check(*random_inputs(3, *SWIN), regions)
 
