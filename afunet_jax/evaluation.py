@@ -1,10 +1,11 @@
 """Merging scenes with a network or a baseline, and scoring the results."""
 
 import dataclasses
+import math
 import pathlib
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -16,9 +17,12 @@ from afunet_jax.data import datasets
 from afunet_jax.data.progress import ProgressLine
 from afunet_jax.data.scenes import Scene
 from afunet_jax.errors import ConfigError, DataError, WeightsError
+from afunet_jax.models import afunet, execution
 
 SMALL_IMAGES = ('error', 'pad_to_window')
 NETWORK = 'AFUNet'
+FEWER_WINDOWS = (4096, 512, 64, 8)  # computed at once, tried in turn where an image does not fit into memory
+GB = 1e9  # bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,17 +47,29 @@ class Network:
             them, because CFM sees the padding.
         small_images: 'error' refuses images too small to be padded so; 'pad_to_window' pads those to
             multiples of the attention window instead.
+        memory_limit: GB that one image may take, as XLA plans it; fewer windows are computed at once until it
+            fits. 0: what is free on the device.
     """
 
-    def __init__(self, model: Any, params: Any, pad_to: int = 128, small_images: str = 'error'):
+    def __init__(
+        self, model: Any, params: Any, pad_to: int = 128, small_images: str = 'error', memory_limit: float = 0.0
+    ):
         if small_images not in SMALL_IMAGES:
             raise ConfigError(f'small_images is one of {", ".join(SMALL_IMAGES)}, not {small_images!r}')
         if pad_to < 1 or pad_to % model.window_size:
             raise ConfigError(f'pad_to is a multiple of the window ({model.window_size} pixels), not {pad_to}')
+        if memory_limit < 0:
+            raise ConfigError(f'memory_limit is a number of GB, or 0 for what is free, not {memory_limit}')
         self._model, self._pad_to, self._small_images = model, pad_to, small_images
         self._params = jax.device_put(params)
+        self._memory_limit = memory_limit * GB
         self._compiled = {}
-        self.compile_seconds = 0.0
+        self.compiled_sizes = []
+
+    @property
+    def compile_seconds(self) -> float:
+        """Spent compiling so far."""
+        return sum(size['seconds'] for size in self.compiled_sizes)
 
     def set_params(self, params: Any) -> None:
         """Other parameters of the same network; what is compiled stays."""
@@ -97,13 +113,44 @@ class Network:
         return np.asarray(self._compile(*x.shape[:3])(self._params, x))
 
     def _compile(self, *size: int) -> Callable[..., jax.Array]:
+        """The network for images of one size; `compiled_sizes` gets seconds, GB, and the windows at once."""
         if size not in self._compiled:
             start = time.perf_counter()
-            x = jax.ShapeDtypeStruct((*size, 18), jnp.float32)
-            apply = jax.jit(lambda params, x: self._model.apply({'params': params}, x))
-            self._compiled[size] = apply.lower(self._params, x).compile()
-            self.compile_seconds += time.perf_counter() - start
+            limit = self._memory_limit or parallel.free_memory() or math.inf
+            for model in self._variants():
+                x = jax.ShapeDtypeStruct((*size, 18), jnp.float32)
+                apply = jax.jit(lambda params, x, model=model: model.apply({'params': params}, x))
+                compiled = apply.lower(self._params, x).compile()
+                needed = _memory(compiled)
+                if needed <= limit:
+                    break
+            else:
+                raise DataError(
+                    f'an image of {size[1]}x{size[2]} pixels needs {needed / GB:.2f} GB, but {limit / GB:.2f} GB are '
+                    'free or allowed by eval.memory_limit; use a smaller image, more memory, or model.dtype=bfloat16'
+                )
+            self._compiled[size] = compiled
+            self.compiled_sizes.append({
+                'height': size[1], 'width': size[2], 'seconds': time.perf_counter() - start, 'gb': needed / GB,
+                'chunk_windows': getattr(model, 'chunk_windows', 0),
+            })  # fmt: skip
         return self._compiled[size]
+
+    def _variants(self) -> Iterator[Any]:
+        """The network as configured, then with fewer windows at once."""
+        yield self._model
+        at_once = execution.Execution(getattr(self._model, 'chunk_windows', 0)).at_once or math.inf
+        for windows in FEWER_WINDOWS:
+            if windows < at_once and isinstance(self._model, afunet.AFUNet):
+                yield self._model.clone(chunk_windows=windows)
+
+
+def _memory(compiled: Any) -> int:
+    """Bytes that a compiled program needs for arguments, results and all between; 0 if XLA does not say."""
+    found = compiled.memory_analysis()
+    return 0 if found is None else (
+        found.argument_size_in_bytes + found.output_size_in_bytes + found.temp_size_in_bytes - found.alias_size_in_bytes
+    )
 
 
 def middle_exposure(scene: Scene) -> Merged:
@@ -186,7 +233,7 @@ def run(model: Any, config: Any, weights: str, out: str | pathlib.Path) -> list[
     out, settings = pathlib.Path(out), config.eval
     found, params = checkpoints.load_weights(weights)
     checkpoints.check_architecture(found, config.model, weights)
-    network = Network(model, params, settings.pad_to, settings.small_images)
+    network = Network(model, params, settings.pad_to, settings.small_images, settings.memory_limit)
     files, scenes = datasets.evaluation_scenes(config.data, settings.split, settings.scenes)
     progress, done = ProgressLine('scenes'), 0
 
@@ -202,10 +249,11 @@ def run(model: Any, config: Any, weights: str, out: str | pathlib.Path) -> list[
     reports.write_results(out, rows, {
         'weights': str(weights), 'model': config.model.to_dict(),
         'data': config.data.to_dict(), 'eval': settings.to_dict(),
-        'device': parallel.describe(), 'compile_seconds': round(network.compile_seconds, 2),
+        'device': parallel.describe(), 'compile_seconds': round(network.compile_seconds, 2), 'compiled_sizes': network.compiled_sizes,
     })  # fmt: skip
     if settings.pictures:
         reports.write_overview(out / 'pictures', [scene.name for scene in files], list(methods))
     print(reports.scores_table(rows))
-    print(f'tables and pictures are in {out}; compiling took {network.compile_seconds:.1f} s', file=sys.stderr)
+    sizes, seconds = len(network.compiled_sizes), network.compile_seconds
+    print(f'tables and pictures are in {out}; compiling {sizes} image sizes took {seconds:.1f} s', file=sys.stderr)
     return rows

@@ -5,7 +5,11 @@ all devices. Devices are numbered 0 to D - 1 over all processes, and device i ho
 i * B / D to (i + 1) * B / D of the global batch, so that results do not depend on D beyond rounding.
 """
 
+import hashlib
 import os
+import pathlib
+import platform
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -40,6 +44,35 @@ def start(coordinator: str | None = None, num_processes: int | None = None, proc
         jax.distributed.initialize(coordinator, num_processes, process_id)
     except (RuntimeError, ValueError) as error:
         raise ConfigError(f'the processes of this run did not find each other: {error}') from error
+
+
+def use_compilation_cache() -> None:
+    """Keeps compiled programs on disk, so that a second run starts at once; in `JAX_COMPILATION_CACHE_DIR` if set.
+
+    A folder for every kind of processor: code compiled for one may not run on another that shares the disk.
+    """
+    if jax.config.jax_compilation_cache_dir is not None:
+        return
+    cache = pathlib.Path(os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache')
+    processor = hashlib.sha256(_processor().encode()).hexdigest()[:12]
+    jax.config.update('jax_compilation_cache_dir', str(cache / 'afunet_jax' / 'compiled' / processor))
+
+
+def _processor() -> str:
+    """What code can be compiled for: the machine's kind and the features of its processor."""
+    features = pathlib.Path('/proc/cpuinfo')
+    lines = features.read_text().splitlines() if features.exists() else []
+    return platform.machine() + next((line for line in lines if line.startswith(('flags', 'Features'))), '')
+
+
+def free_memory() -> int | None:
+    """Bytes that are free where arrays are computed: on the first device, or in this machine; None if unknown."""
+    stats = jax.local_devices()[0].memory_stats() or {}
+    if 'bytes_limit' in stats:
+        return stats['bytes_limit'] - stats.get('bytes_in_use', 0)
+    info = pathlib.Path('/proc/meminfo')
+    found = re.search(r'^MemAvailable:\s*(\d+) kB', info.read_text(), re.M) if info.exists() else None
+    return int(found[1]) * 1024 if found and jax.default_backend() == 'cpu' else None
 
 
 def process_index() -> int:

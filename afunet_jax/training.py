@@ -202,7 +202,9 @@ class Validator:
 
     def __call__(self, params: Any) -> dict[str, float]:
         if self._network is None:
-            self._network = evaluation.Network(self._model, params, self._eval.pad_to, self._eval.small_images)
+            self._network = evaluation.Network(
+                self._model, params, self._eval.pad_to, self._eval.small_images, self._eval.memory_limit
+            )
         self._network.set_params(params)
         index, count = parallel.process_index(), parallel.process_count()
         rows = evaluation.evaluate({evaluation.NETWORK: self._network}, self._scenes[index::count])

@@ -7,9 +7,13 @@ os.environ['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_p
 os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 
 import pathlib
+import tempfile
 
 import jax
 import pytest
+
+_COMPILED = tempfile.TemporaryDirectory()  # programs that tests start share it; nothing is left behind
+os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', _COMPILED.name)
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 jax.config.update('jax_default_matmul_precision', 'highest')

@@ -223,3 +223,20 @@ def test_weights_that_do_not_fit_the_config_are_refused(data, weights, tmp_path)
     with pytest.raises(WeightsError, match='sfm_depth is 2 in the weights, 3 in the config'):
         run(config, weights, tmp_path / 'out')
     assert not (tmp_path / 'out').exists()
+
+
+def test_fewer_windows_are_computed_at_once_until_the_image_fits():
+    model = afunet.build({**small.MODEL, 'chunk_windows': 0})
+    params = afunet.init_params(model, 0)
+    x = np.random.default_rng(0).random((1, 128, 128, 18), np.float32)
+    whole = evaluation.Network(model, params, 8)
+    image = whole.merge(x)
+    needed = whole.compiled_sizes[0]['gb']
+    limited = evaluation.Network(model, params, 8, memory_limit=needed * 0.8)
+    np.testing.assert_allclose(limited.merge(x), image, rtol=0, atol=1e-6)
+    (size,) = limited.compiled_sizes
+    assert size['gb'] <= needed * 0.8 and size['chunk_windows'] in evaluation.FEWER_WINDOWS
+    with pytest.raises(DataError, match='128x128.*memory_limit'):
+        evaluation.Network(model, params, 8, memory_limit=needed * 0.01).merge(x)
+    with pytest.raises(ConfigError, match='memory_limit'):
+        evaluation.Network(model, params, 8, memory_limit=-1)

@@ -10,8 +10,8 @@ import pytest
 PACKAGE = pathlib.Path(__file__).parent.parent / 'afunet_jax'
 LAYERS = [  # a module imports from its own group or from those above it
     {'errors'},
-    {'hdr', 'files', 'cli', 'parallel', 'models.windows', 'models.layers', 'models.attention', 'models.chunks', 'models.execution'},
-    {'image_io', 'models.fused_attention', 'models.afm', 'metrics.psnr', 'metrics.ssim', 'metrics.hdrvdp2', 'data.progress'},
+    {'hdr', 'files', 'parallel', 'models.windows', 'models.layers', 'models.attention', 'models.chunks', 'models.execution'},
+    {'cli', 'image_io', 'models.fused_attention', 'models.afm', 'metrics.psnr', 'metrics.ssim', 'metrics.hdrvdp2', 'data.progress'},
     {'metrics.checks', 'metrics.ssim_variants', 'metrics.pu21', 'metrics', 'metrics.registry'},
     {'models.afunet', 'vgg', 'reports', 'data.layouts', 'torch_twin'},
     {'losses', 'torch_weights', 'html_report', 'data.scenes'},

@@ -104,3 +104,26 @@ def test_positions_number_the_rows_of_the_global_batch():
 def test_half_of_the_flags_of_several_hosts_is_an_error(given):
     with pytest.raises(ConfigError, match='all three'):
         parallel.start(*given)
+
+
+def test_compiled_programs_are_kept_in_a_folder_of_this_processor(monkeypatch, tmp_path):
+    kept = jax.config.jax_compilation_cache_dir
+    monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
+    try:
+        jax.config.update('jax_compilation_cache_dir', None)
+        parallel.use_compilation_cache()
+        first = jax.config.jax_compilation_cache_dir
+        assert first.startswith(str(tmp_path))
+        parallel.use_compilation_cache()  # what is set already stays
+        assert jax.config.jax_compilation_cache_dir == first
+        jax.config.update('jax_compilation_cache_dir', None)
+        monkeypatch.setattr(parallel, '_processor', lambda: 'another')
+        parallel.use_compilation_cache()
+        assert jax.config.jax_compilation_cache_dir != first
+    finally:
+        jax.config.update('jax_compilation_cache_dir', kept)
+
+
+def test_free_memory_is_some_of_this_machine():
+    free = parallel.free_memory()
+    assert free is None or 0 < free < 2**50

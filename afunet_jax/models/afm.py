@@ -15,6 +15,7 @@ examples' places in the global batch (see `layers.DropPath`).
 """
 
 import functools
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -70,6 +71,12 @@ def _scaled(branch: jax.Array, keep: jax.Array | None) -> jax.Array:
     return branch * keep.astype(branch.dtype)[:, None, None]
 
 
+@functools.cache
+def _of_kind(f: Callable[..., jax.Array], kind: str, window: int) -> Callable[..., jax.Array]:
+    """The same object for all blocks of a kind, so that they are traced once."""
+    return functools.partial(f, kind, window)
+
+
 def _attend(kind: str, tokens: tuple[jax.Array, ...], bias: jax.Array, regions: jax.Array | None) -> jax.Array:
     """Attention in windows; the channels of the tokens, put together, are q, k, v."""
     if kind == 'fused':
@@ -113,7 +120,7 @@ class SAM(nn.Module):
             Dense(channels, name='projection').weights(channels),
             DropPath(self.drop_path)(len(d), train, positions),
         )
-        f = functools.partial(align_tile, self.execution.attention, self.window)
+        f = _of_kind(align_tile, self.execution.attention, self.window)
         tile = self.execution.tile(d.shape)
         r = map_tiles(f, weights, {'d': d, 'alpha': alpha}, {}, tile, self.execution.recompute)
         r = r + DepthwiseConv3x3(name='depthwise')(r)
@@ -153,7 +160,7 @@ class SwinBlock(nn.Module):
     def __call__(self, x: jax.Array, train: bool, positions: jax.Array | None) -> jax.Array:
         keeps = (DropPath(self.drop_path)(len(x), train, positions) for _ in range(2))
         weights = *self._weights(x.shape[-1]), *keeps
-        f = functools.partial(swin_tile, self.execution.attention, self.window)
+        f = _of_kind(swin_tile, self.execution.attention, self.window)
         tile, recompute = self.execution.tile(x.shape), self.execution.recompute
         if not self.shift:
             return map_tiles(f, weights, {'x': x}, {'regions': None}, tile, recompute)

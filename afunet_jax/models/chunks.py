@@ -50,6 +50,7 @@ def map_tiles(
     return (jax.checkpoint(call) if recompute else call)(weights, images)
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1))  # traced once for all blocks of a kind
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _in_tiles(f: Callable[..., jax.Array], tile: Size, weights: Any, images: Images, fixed: Images) -> jax.Array:
     result = jax.eval_shape(lambda images: f(images | fixed, *weights), images)
@@ -83,7 +84,7 @@ def _backward(f, tile, kept, gradient):
     return *_for_tiles(body, (zeros, images), gradient.shape[1:3], tile), None
 
 
-_in_tiles.defvjp(_forward, _backward)
+_in_tiles.__wrapped__.defvjp(_forward, _backward)
 
 
 def sum_tiles(f: Callable[..., Any], weights: Any, images: Images, tile: Size) -> Any:

@@ -27,11 +27,15 @@ class Execution:
     attention: str = 'plain'
     window: int = 8
 
+    @property
+    def at_once(self) -> int:
+        """Windows at once, 0 for all, with the default of this machine filled in."""
+        return (CPU_CHUNK if on_cpu() else 0) if self.chunk_windows < 0 else self.chunk_windows
+
     def tile(self, shape: tuple[int, ...]) -> tuple[int, int]:
         """Size of the tiles in which images `[B, H, W, ...]` are computed, see `chunks.map_tiles`."""
         batch, *size = shape[:3]
-        windows = (CPU_CHUNK if on_cpu() else 0) if self.chunk_windows < 0 else self.chunk_windows
-        return chunks.largest_tile(tuple(size), self.window, windows // batch) if windows else tuple(size)
+        return chunks.largest_tile(tuple(size), self.window, self.at_once // batch) if self.at_once else tuple(size)
 
     @property
     def recompute(self) -> bool:
