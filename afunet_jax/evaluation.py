@@ -5,22 +5,24 @@ import math
 import pathlib
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from afunet_jax import checkpoints, hdr, metrics, parallel, reports
+from afunet_jax import checkpoints, files, hdr, parallel, published, reports
 from afunet_jax.data import datasets
 from afunet_jax.data.progress import ProgressLine
 from afunet_jax.data.scenes import Scene
 from afunet_jax.errors import ConfigError, DataError, WeightsError
+from afunet_jax.metrics import registry
 from afunet_jax.models import afunet, execution
 
 SMALL_IMAGES = ('error', 'pad_to_window')
 NETWORK = 'AFUNet'
+PSNR_AND_SSIM = ('psnr_l', 'psnr_mu', 'ssim_l', 'ssim_mu')
 FEWER_WINDOWS = (4096, 512, 64, 8)  # computed at once, tried in turn where an image does not fit into memory
 GB = 1e9  # bytes
 
@@ -179,21 +181,18 @@ def weighted_merge(scene: Scene) -> Merged:
 BASELINES: dict[str, Method] = {'middle exposure': middle_exposure, 'weighted merge': weighted_merge}
 
 
-def score(prediction: np.ndarray, label: np.ndarray) -> dict[str, float]:
-    """PSNR and SSIM on linear and on mu-law images, keys `reports.METRICS`; images linear `[H, W, 3]`."""
-    tau_prediction, tau_label = hdr.mu_law(np.maximum(prediction, 0)), hdr.mu_law(label)
-    return {
-        'psnr_l': metrics.psnr(prediction, label),
-        'psnr_mu': metrics.psnr(tau_prediction, tau_label),
-        'ssim_l': metrics.ssim(prediction, label),
-        'ssim_mu': metrics.ssim(tau_prediction, tau_label),
-    }
+def score(
+    prediction: np.ndarray, label: np.ndarray, metrics: Sequence[str] = PSNR_AND_SSIM
+) -> dict[str, float]:
+    """Figures of a linear image `[H, W, 3]`, by names of `metrics.registry.METRICS`."""
+    return {metric.name: metric(prediction, label) for metric in registry.find_metrics(metrics)}
 
 
 def evaluate(
     methods: Mapping[str, Method],
     scenes: Iterable[Scene],
     on_scene: Callable[[Scene, Mapping[str, Merged]], None] = lambda scene, merged: None,
+    metrics: Sequence[str] = PSNR_AND_SSIM,
 ) -> list[dict[str, Any]]:
     """Merges every scene with every method and scores the result where there is a ground truth.
 
@@ -201,16 +200,17 @@ def evaluate(
         methods: name to function.
         scenes: read one at a time; a generator keeps one in memory.
         on_scene: called after each scene, for progress and pictures.
+        metrics: names of `metrics.registry.METRICS`.
 
     Returns:
-        A row per scene and method: `scene`, `method`, `height`, `width`, `seconds`, and `reports.METRICS` (None
-        without ground truth).
+        A row per scene and method: `scene`, `method`, `height`, `width`, `seconds`, and the metrics (None without
+        ground truth).
     """
     rows = []
     for scene in scenes:
         merged = {name: method(scene) for name, method in methods.items()}
         for name, result in merged.items():
-            scores = dict.fromkeys(reports.METRICS) if scene.label is None else score(result.image, scene.label)
+            scores = dict.fromkeys(metrics) if scene.label is None else score(result.image, scene.label, metrics)
             height, width = result.image.shape[:2]
             rows.append({'scene': scene.name, 'method': name, 'height': height, 'width': width,
                          'seconds': result.seconds, **scores})  # fmt: skip
@@ -231,10 +231,11 @@ def run(model: Any, config: Any, weights: str, out: str | pathlib.Path) -> list[
         AFUNetError: the config, the data or the weights are not usable, or do not fit each other.
     """
     out, settings = pathlib.Path(out), config.eval
+    registry.find_metrics(settings.metrics)
     found, params = checkpoints.load_weights(weights)
     checkpoints.check_architecture(found, config.model, weights)
     network = Network(model, params, settings.pad_to, settings.small_images, settings.memory_limit)
-    files, scenes = datasets.evaluation_scenes(config.data, settings.split, settings.scenes)
+    found_scenes, scenes = datasets.evaluation_scenes(config.data, settings.split, settings.scenes)
     progress, done = ProgressLine('scenes'), 0
 
     def on_scene(scene: Scene, merged: Mapping[str, Merged]) -> None:
@@ -242,18 +243,22 @@ def run(model: Any, config: Any, weights: str, out: str | pathlib.Path) -> list[
         done += 1
         if settings.pictures:
             reports.write_pictures(out / 'pictures', scene.name, {k: m.image for k, m in merged.items()}, scene.label)
-        progress(done, len(files), scene.name)
+        progress(done, len(found_scenes), scene.name)
 
     methods = {NETWORK: network, **(BASELINES if settings.baselines else {})}
-    rows = evaluate(methods, scenes, on_scene)
+    rows = evaluate(methods, scenes, on_scene, tuple(settings.metrics))
     reports.write_results(out, rows, {
         'weights': str(weights), 'model': config.model.to_dict(),
         'data': config.data.to_dict(), 'eval': settings.to_dict(),
         'device': parallel.describe(), 'compile_seconds': round(network.compile_seconds, 2), 'compiled_sizes': network.compiled_sizes,
     })  # fmt: skip
     if settings.pictures:
-        reports.write_overview(out / 'pictures', [scene.name for scene in files], list(methods))
+        reports.write_overview(out / 'pictures', [scene.name for scene in found_scenes], list(methods))
     print(reports.scores_table(rows))
+    if settings.split == 'test' and config.data.layout in published.DATASETS:
+        beside = published.table(config.data.layout, reports.means(rows))
+        files.write_text(out / 'published.txt', beside + '\n')
+        print(f'\n{beside}')
     sizes, seconds = len(network.compiled_sizes), network.compile_seconds
     print(f'tables and pictures are in {out}; compiling {sizes} image sizes took {seconds:.1f} s', file=sys.stderr)
     return rows

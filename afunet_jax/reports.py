@@ -4,7 +4,7 @@ import csv
 import io
 import math
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import cv2
@@ -12,14 +12,12 @@ import imageio.v3 as iio
 import numpy as np
 
 from afunet_jax import files, hdr, image_io
+from afunet_jax.metrics.registry import METRICS
 
-METRICS = ('psnr_l', 'psnr_mu', 'ssim_l', 'ssim_mu')
-TITLES = {
-    'psnr_l': 'PSNR-l', 'psnr_mu': 'PSNR-mu', 'ssim_l': 'SSIM-l', 'ssim_mu': 'SSIM-mu', 'seconds': 'seconds',
-}  # fmt: skip
+SECONDS = 'seconds'
+SECONDS_DIGITS = 2
 GROUND_TRUTH = 'ground truth'
 OVERVIEW_ROWS, OVERVIEW_WIDTH, OVERVIEW_GAP = 6, 384, 4  # scenes, pixels of a picture, pixels between
-DIGITS = {'psnr_l': 3, 'psnr_mu': 3, 'ssim_l': 5, 'ssim_mu': 5, 'seconds': 2}
 
 
 def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -32,36 +30,54 @@ def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return '\n'.join([lines[0], '-' * max(map(len, lines)), *lines[1:]])
 
 
+def metrics_of(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+    """The metrics that rows of results hold, in the registry's order."""
+    return [name for name in METRICS if name in rows[0]]
+
+
 def means(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float | None]]:
     """Per method the plain mean over its scenes of every metric and of the seconds."""
+    return _over_scenes(rows, np.mean)
+
+
+def deviations(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float | None]]:
+    """Per method the standard deviation over its scenes (of a sample: n - 1) of every metric and of the seconds."""
+    return _over_scenes(rows, lambda values: np.std(values, ddof=1) if len(values) > 1 else np.nan)
+
+
+def _over_scenes(
+    rows: Sequence[Mapping[str, Any]], f: Callable[[Sequence[float]], float]
+) -> dict[str, dict[str, float | None]]:
     result = {}
     for method in dict.fromkeys(row['method'] for row in rows):
         mine = [row for row in rows if row['method'] == method]
         result[method] = {
-            key: None if any(row[key] is None for row in mine) else float(np.mean([row[key] for row in mine]))
-            for key in (*METRICS, 'seconds')
+            key: None if any(row[key] is None for row in mine) else float(f([row[key] for row in mine]))
+            for key in (*metrics_of(rows), SECONDS)
         }
     return result
 
 
 def scores_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The scores per scene and method, and the means."""
-    columns = [*METRICS, 'seconds']
+    """The scores per scene and method, the means and the standard deviations over scenes."""
+    metrics = metrics_of(rows)
 
     def line(scene: str, method: str, values: Mapping[str, Any]) -> list[str]:
-        return [scene, method, *(_number(values[key], DIGITS[key]) for key in columns)]
+        figures = [_number(values[name], METRICS[name].digits) for name in metrics]
+        return [scene, method, *figures, _number(values[SECONDS], SECONDS_DIGITS)]
 
     lines = [line(row['scene'], row['method'], row) for row in rows]
     lines += [line('mean', method, values) for method, values in means(rows).items()]
-    return table(['scene', 'method', *(TITLES[key] for key in columns)], lines)
+    lines += [line('deviation', method, values) for method, values in deviations(rows).items()]
+    return table(['scene', 'method', *(METRICS[name].title for name in metrics), SECONDS], lines)
 
 
 def write_results(folder: pathlib.Path, rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) -> None:
-    """Writes `results.json` (about, means, scenes), `results.csv` (scenes) and `results.txt` (the table).
+    """Writes `results.json` (about, means, deviations, scenes), `results.csv` (scenes) and `results.txt` (the table).
 
     Figures that are not numbers in JSON (the PSNR of equal images is infinite) are written as strings.
     """
-    content = {**about, 'means': means(rows), 'scenes': list(rows)}
+    content = {**about, 'means': means(rows), 'deviations': deviations(rows), 'scenes': list(rows)}
     files.write_json(folder / 'results.json', json_able(content))
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator='\n')

@@ -17,7 +17,7 @@ import numpy as np
 import optax
 import tensorboardX
 
-from afunet_jax import checkpoints, evaluation, files, losses, parallel, reports, vgg
+from afunet_jax import checkpoints, evaluation, files, losses, parallel, vgg
 from afunet_jax.data import batches as batches_lib
 from afunet_jax.data import datasets
 from afunet_jax.data.progress import format_duration
@@ -208,9 +208,10 @@ class Validator:
         self._network.set_params(params)
         index, count = parallel.process_index(), parallel.process_count()
         rows = evaluation.evaluate({evaluation.NETWORK: self._network}, self._scenes[index::count])
-        sums = np.array([[row[key] for key in reports.METRICS] for row in rows]).reshape(-1, len(reports.METRICS))
+        names = evaluation.PSNR_AND_SSIM
+        sums = np.array([[row[name] for name in names] for row in rows]).reshape(-1, len(names))
         total = parallel.sum_over_processes(sums.sum(0)) / len(self._scenes)
-        return dict(zip(reports.METRICS, map(float, total)))
+        return dict(zip(names, map(float, total)))
 
 
 class Log:

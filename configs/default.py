@@ -109,6 +109,8 @@ def evaluation() -> ml_collections.ConfigDict:
     c.pad_to = 128  # images are padded by reflection to multiples of it, pixels (the release's; changes numbers)
     c.memory_limit = 0.0  # GB for one image: fewer windows are computed at once until it fits; 0: what is free
     c.small_images = 'error'  # too small for pad_to: or 'pad_to_window'
+    # Columns, by name of afunet_jax/metrics/registry.py; the paper's five.
+    c.metrics = ('psnr_l', 'psnr_mu', 'ssim_l', 'ssim_mu', 'hdrvdp2_sctnet')
     c.baselines = True  # also score the middle exposure alone and a weighted merge
     c.pictures = True  # write predictions as .hdr and mu-law PNG
     c.scenes = 0  # at most so many; 0: all

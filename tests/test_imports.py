@@ -17,7 +17,8 @@ LAYERS = [  # a module imports from its own group or from those above it
     {'losses', 'torch_weights', 'html_report', 'data.scenes'},
     {'checkpoints', 'data.check', 'data.tfds_builders', 'data.batches', 'data.synthetic'},
     {'data.datasets'},
-    {'published', 'comparison', 'evaluation'},
+    {'published', 'comparison'},
+    {'evaluation'},
     {'training'},
     {'compare'},
 ]
