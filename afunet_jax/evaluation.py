@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from afunet_jax import checkpoints, files, hdr, parallel, published, reports
+from afunet_jax import checkpoints, files, hdr, html_report, parallel, published, reports
 from afunet_jax.data import datasets
 from afunet_jax.data.progress import ProgressLine
 from afunet_jax.data.scenes import Scene
@@ -22,6 +22,7 @@ from afunet_jax.models import afunet, execution
 
 SMALL_IMAGES = ('error', 'pad_to_window')
 NETWORK = 'AFUNet'
+TRAINING_LOG = 'metrics.jsonl'  # in a working directory; its curves come into the report
 PSNR_AND_SSIM = ('psnr_l', 'psnr_mu', 'ssim_l', 'ssim_mu')
 FEWER_WINDOWS = (4096, 512, 64, 8)  # computed at once, tried in turn where an image does not fit into memory
 GB = 1e9  # bytes
@@ -236,22 +237,28 @@ def run(model: Any, config: Any, weights: str, out: str | pathlib.Path) -> list[
     checkpoints.check_architecture(found, config.model, weights)
     network = Network(model, params, settings.pad_to, settings.small_images, settings.memory_limit)
     found_scenes, scenes = datasets.evaluation_scenes(config.data, settings.split, settings.scenes)
-    progress, done = ProgressLine('scenes'), 0
+    progress, done, written = ProgressLine('scenes'), 0, []
 
     def on_scene(scene: Scene, merged: Mapping[str, Merged]) -> None:
         nonlocal done
         done += 1
         if settings.pictures:
             reports.write_pictures(out / 'pictures', scene.name, {k: m.image for k, m in merged.items()}, scene.label)
+        if settings.report:
+            images = {name: result.image for name, result in merged.items()}
+            pictures = html_report.ScenePictures(scene.name, images, scene.label, scene.ldrs[1])
+            written.append(html_report.write_scene(out, pictures))
         progress(done, len(found_scenes), scene.name)
 
     methods = {NETWORK: network, **(BASELINES if settings.baselines else {})}
     rows = evaluate(methods, scenes, on_scene, tuple(settings.metrics))
-    reports.write_results(out, rows, {
+    about = {
         'weights': str(weights), 'model': config.model.to_dict(),
         'data': config.data.to_dict(), 'eval': settings.to_dict(),
-        'device': parallel.describe(), 'compile_seconds': round(network.compile_seconds, 2), 'compiled_sizes': network.compiled_sizes,
-    })  # fmt: skip
+        'device': parallel.describe(), 'compile_seconds': round(network.compile_seconds, 2),
+        'compiled_sizes': network.compiled_sizes,
+    }  # fmt: skip
+    reports.write_results(out, rows, about)
     if settings.pictures:
         reports.write_overview(out / 'pictures', [scene.name for scene in found_scenes], list(methods))
     print(reports.scores_table(rows))
@@ -259,6 +266,9 @@ def run(model: Any, config: Any, weights: str, out: str | pathlib.Path) -> list[
         beside = published.table(config.data.layout, reports.means(rows))
         files.write_text(out / 'published.txt', beside + '\n')
         print(f'\n{beside}')
+    if settings.report:
+        log = pathlib.Path(weights) / TRAINING_LOG
+        html_report.write_report(out, rows, written, about, log if log.exists() else None, settings.report_inline)
     sizes, seconds = len(network.compiled_sizes), network.compile_seconds
     print(f'tables and pictures are in {out}; compiling {sizes} image sizes took {seconds:.1f} s', file=sys.stderr)
     return rows

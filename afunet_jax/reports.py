@@ -41,21 +41,29 @@ def means(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float | None
 
 
 def deviations(rows: Sequence[Mapping[str, Any]]) -> dict[str, dict[str, float | None]]:
-    """Per method the standard deviation over its scenes (of a sample: n - 1) of every metric and of the seconds."""
-    return _over_scenes(rows, lambda values: np.std(values, ddof=1) if len(values) > 1 else np.nan)
+    """Per method the standard deviation over its scenes (of a sample: n - 1) of every metric and of the seconds.
+
+    None for a single scene, and where a figure is infinite.
+    """
+    finite = lambda values: len(values) > 1 and np.isfinite(values).all()  # noqa: E731
+    return _over_scenes(rows, lambda values: np.std(values, ddof=1) if finite(values) else None)
 
 
 def _over_scenes(
-    rows: Sequence[Mapping[str, Any]], f: Callable[[Sequence[float]], float]
+    rows: Sequence[Mapping[str, Any]], f: Callable[[Sequence[float]], float | None]
 ) -> dict[str, dict[str, float | None]]:
     result = {}
     for method in dict.fromkeys(row['method'] for row in rows):
         mine = [row for row in rows if row['method'] == method]
         result[method] = {
-            key: None if any(row[key] is None for row in mine) else float(f([row[key] for row in mine]))
+            key: None if any(row[key] is None for row in mine) else _float(f([row[key] for row in mine]))
             for key in (*metrics_of(rows), SECONDS)
         }
     return result
+
+
+def _float(value: Any) -> float | None:
+    return None if value is None else float(value)
 
 
 def scores_table(rows: Sequence[Mapping[str, Any]]) -> str:

@@ -24,7 +24,7 @@ from afunet_jax.data.progress import format_duration
 from afunet_jax.errors import ConfigError, TrainingError
 from afunet_jax.models import afunet
 
-LOG_FILE = 'metrics.jsonl'
+LOG_FILE = evaluation.TRAINING_LOG
 STEPS_IN_FLIGHT = 2  # steps that may be under way before the host looks at a loss
 FREE_SETTINGS = (  # may differ when a run goes on: they change no number of it beyond rounding
     'model.chunk_windows', 'model.remat', 'model.attention', 'data.dir', 'data.prepared_dir', 'loss.vgg_weights',

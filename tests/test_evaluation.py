@@ -172,10 +172,18 @@ def test_tables_and_pictures_are_written(data, weights, tmp_path, capsys):
     for key in evaluation.PSNR_AND_SSIM:
         mean = np.mean([row[key] for row in rows if row['method'] == 'AFUNet'])
         np.testing.assert_allclose(results['means']['AFUNet'][key], mean)
+        pair = [row[key] for row in rows if row['method'] == 'AFUNet']
+        np.testing.assert_allclose(results['deviations']['AFUNet'][key], abs(pair[0] - pair[1]) / np.sqrt(2))
     assert results['weights'] == str(weights) and results['eval']['pad_to'] == 8 and results['device']
     with open(tmp_path / 'out' / 'results.csv') as file:
         assert [row['scene'] for row in csv.DictReader(file)] == [row['scene'] for row in rows]
-    assert (tmp_path / 'out' / 'results.txt').read_text() in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert (tmp_path / 'out' / 'results.txt').read_text() in printed
+    page = next((tmp_path / 'out').glob('*.html')).read_text()
+    assert 'weighted merge' in page and '001' in page
+    beside = (tmp_path / 'out' / 'published.txt').read_text()
+    assert beside in printed and 'AFUNet' in beside and 'measured' in beside and 'published' in beside
+    assert all(0 < row['hdrvdp2_sctnet'] < 100 for row in rows)
     folder = tmp_path / 'out' / 'pictures' / '001'
     names = {'AFUNet', 'middle_exposure', 'weighted_merge'}
     assert {p.name for p in folder.iterdir()} == {f'{n}.{e}' for n in names for e in ('hdr', 'png')} | {'ground_truth.png'}
@@ -201,9 +209,10 @@ def test_a_set_without_ground_truth_gives_pictures_and_times_only(weights, tmp_p
 
 def test_parts_can_be_left_out(data, weights, tmp_path):
     config = small.config(data, tmp_path)
-    config.eval.update(baselines=False, pictures=False, scenes=1)
+    config.eval.update(baselines=False, pictures=False, report=False, scenes=1)
     rows = run(config, weights, tmp_path / 'out')
-    assert [row['method'] for row in rows] == ['AFUNet'] and not (tmp_path / 'out' / 'pictures').exists()
+    assert [row['method'] for row in rows] == ['AFUNet']
+    assert not {'pictures', 'report.html'} & {path.name for path in (tmp_path / 'out').iterdir()}
 
 
 def test_means_are_plain_means_over_scenes():

@@ -20,7 +20,7 @@ LAYERS = [  # a module imports from its own group or from those above it
     {'published', 'comparison'},
     {'evaluation'},
     {'training'},
-    {'compare'},
+    {'compare', 'study'},
 ]
 PACKAGES = 'data.synthetic', 'compare', 'metrics.hdrvdp2', 'html_report'  # each counts as one module
 TORCH = {'torch_weights', 'torch_twin', 'compare', 'vgg'}  # vgg reads torchvision's file
