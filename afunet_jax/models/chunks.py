@@ -50,9 +50,8 @@ def map_tiles(
     return (jax.checkpoint(call) if recompute else call)(weights, images)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1))  # traced once for all blocks of a kind
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _in_tiles(f: Callable[..., jax.Array], tile: Size, weights: Any, images: Images, fixed: Images) -> jax.Array:
+def _map_in_tiles(f: Callable[..., jax.Array], tile: Size, weights: Any, images: Images, fixed: Images) -> jax.Array:
     result = jax.eval_shape(lambda images: f(images | fixed, *weights), images)
     same = (name for name, x in images.items() if (x.shape, x.dtype) == (result.shape, result.dtype))
     target = next(same, 'result')
@@ -66,25 +65,16 @@ def _in_tiles(f: Callable[..., jax.Array], tile: Size, weights: Any, images: Ima
     return _for_tiles(body, buffers, first.shape[1:3], tile)[target]
 
 
-def _forward(f, tile, weights, images, fixed):
+def _map_forward(f, tile, weights, images, fixed):
     return _in_tiles(f, tile, weights, images, fixed), (weights, images, fixed)
 
 
-def _backward(f, tile, kept, gradient):
-    weights, images, fixed = kept
-
-    def body(sums: tuple[Any, Images], take: Callable[[Any], Any], put: Callable[[Any, Any], Any]) -> Any:
-        to_weights, buffers = sums  # a tile of the images gives way to its gradient
-        fixed_part = take(fixed)
-        _, pull = jax.vjp(lambda weights, images: f(images | fixed_part, *weights), weights, take(buffers))
-        more, to_images = pull(take(gradient))
-        return jax.tree.map(jnp.add, to_weights, more), put(buffers, to_images)
-
-    zeros = jax.tree.map(jnp.zeros_like, weights)
-    return *_for_tiles(body, (zeros, images), gradient.shape[1:3], tile), None
+def _map_backward(f, tile, kept, gradient):
+    return *_gradients(f, tile, *kept, lambda take: take(gradient)), None
 
 
-_in_tiles.__wrapped__.defvjp(_forward, _backward)
+_map_in_tiles.defvjp(_map_forward, _map_backward)
+_in_tiles = jax.jit(_map_in_tiles, static_argnums=(0, 1))  # traced once for all blocks of a kind
 
 
 def sum_tiles(f: Callable[..., Any], weights: Any, images: Images, tile: Size) -> Any:
@@ -110,19 +100,27 @@ def _sum_forward(f, tile, weights, images):
 
 
 def _sum_backward(f, tile, kept, gradient):
-    weights, images = kept
+    return _gradients(f, tile, *kept, {}, lambda take: gradient)
+
+
+_sum_in_tiles.defvjp(_sum_forward, _sum_backward)
+
+
+def _gradients(
+    f: Callable[..., Any], tile: Size, weights: Any, images: Images, fixed: Images,
+    gradient_of: Callable[[Callable[[Any], Any]], Any],
+) -> tuple[Any, Images]:
+    """Gradients to weights and images; `gradient_of(take)` is the gradient to a tile's result."""
 
     def body(sums: tuple[Any, Images], take: Callable[[Any], Any], put: Callable[[Any, Any], Any]) -> Any:
-        to_weights, buffers = sums  # as in `_backward`
-        _, pull = jax.vjp(lambda weights, images: f(images, *weights), weights, take(buffers))
-        more, to_images = pull(gradient)
+        to_weights, buffers = sums  # a tile of the images gives way to its gradient
+        fixed_part = take(fixed)
+        _, pull = jax.vjp(lambda weights, images: f(images | fixed_part, *weights), weights, take(buffers))
+        more, to_images = pull(gradient_of(take))
         return jax.tree.map(jnp.add, to_weights, more), put(buffers, to_images)
 
     zeros = jax.tree.map(jnp.zeros_like, weights)
     return _for_tiles(body, (zeros, images), next(iter(images.values())).shape[1:3], tile)
-
-
-_sum_in_tiles.defvjp(_sum_forward, _sum_backward)
 
 
 def _for_tiles(body: Body, buffers: Any, size: Size, tile: Size) -> Any:
