@@ -15,14 +15,14 @@ LAYERS = [  # a module imports from its own group or from those above it
     {'metrics.checks', 'metrics.ssim_variants', 'metrics.pu21', 'metrics', 'metrics.registry'},
     {'models.afunet', 'vgg', 'reports', 'data.layouts', 'torch_twin'},
     {'losses', 'torch_weights', 'html_report', 'data.scenes'},
-    {'checkpoints', 'data.check', 'data.tfds_builders', 'data.batches', 'data.synthetic'},
+    {'checkpoints', 'data.check', 'data.tfds_builders', 'data.batches', 'data.synthetic', 'data.brackets'},
     {'data.datasets'},
     {'published', 'comparison'},
     {'evaluation'},
     {'training'},
     {'compare', 'study'},
 ]
-PACKAGES = 'data.synthetic', 'compare', 'metrics.hdrvdp2', 'html_report'  # each counts as one module
+PACKAGES = 'data.synthetic', 'data.brackets', 'compare', 'metrics.hdrvdp2', 'html_report'  # each counts as one module
 TORCH = {'torch_weights', 'torch_twin', 'compare', 'vgg'}  # vgg reads torchvision's file
 
 

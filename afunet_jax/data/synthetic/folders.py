@@ -76,6 +76,41 @@ def write_scene(folder: PathLike, scene: Scene) -> None:
     (folder / 'exposure.txt').write_text(''.join(f'{ev:g}\n' for ev in scene.evs), encoding='utf-8')
 
 
+def write_whole(folder: PathLike, fill: Callable[[pathlib.Path], None]) -> None:
+    """Makes a folder that appears complete or not at all: written beside its final place, then renamed.
+
+    Args:
+        folder: must not exist, or be empty.
+        fill: writes everything into the empty folder that it is given.
+
+    Raises:
+        DataError: the folder holds something, or cannot be made or written; what `fill` raises passes through.
+    """
+    folder = pathlib.Path(folder)
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise DataError(f'{folder}: already holds something. Name another folder, or remove it first.')
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = pathlib.Path(
+            tempfile.mkdtemp(prefix=f'.{folder.name}.', suffix='.tmp', dir=folder.parent)
+        )
+    except OSError as error:
+        raise DataError(
+            f'{folder}: cannot be made ({error.strerror}). Name a folder that you may write to.'
+        ) from error
+    try:
+        whole = temporary / 'set'
+        whole.mkdir()
+        fill(whole)
+        os.rename(whole, folder)
+    except OSError as error:
+        raise DataError(
+            f'{folder}: cannot be written ({error.strerror}). Free some space, or name another folder.'
+        ) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def _write_all(folder: pathlib.Path, wanted: dict, progress: Progress | None) -> None:
     """Every scene of the manifest `wanted`, and the manifest itself, last."""
     counts = dict(zip(SPLITS, (wanted['train'], wanted['test'])))
@@ -115,31 +150,9 @@ def write_scenes(
     Raises:
         DataError: the folder holds something, the request breaks a rule, or a file cannot be written.
     """
-    folder = pathlib.Path(folder)
     _check(train, test, height, width, seed, evs)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise DataError(f'{folder}: already holds something. Name another folder, or remove it first.')
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = pathlib.Path(
-            tempfile.mkdtemp(prefix=f'.{folder.name}.', suffix='.tmp', dir=folder.parent)
-        )
-    except OSError as error:
-        raise DataError(
-            f'{folder}: cannot be made ({error.strerror}). Name a folder that you may write to.'
-        ) from error
     line = ProgressLine('Painting scenes') if progress == 'stderr' else progress
-    try:
-        whole = temporary / 'set'
-        whole.mkdir()
-        _write_all(whole, _manifest(train, test, height, width, seed, evs), line)
-        os.rename(whole, folder)
-    except OSError as error:
-        raise DataError(
-            f'{folder}: cannot be written ({error.strerror}). Free some space, or name another folder.'
-        ) from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    write_whole(folder, lambda whole: _write_all(whole, _manifest(train, test, height, width, seed, evs), line))
 
 
 def _read_manifest(folder: pathlib.Path) -> dict | None:

@@ -52,14 +52,28 @@ def brightness(rng, frame: np.ndarray, middle_time: float) -> float:
     return float(max(min(limit / many, 1.0 / top), limit / few))
 
 
-def expose(rng, radiance: np.ndarray, time: float, noise: Noise) -> np.ndarray:
-    """A stored exposure: `radiance * time`, shot and read noise, clipping, gamma 2.2, 16 bits.
+def _srgb(linear: np.ndarray) -> np.ndarray:
+    """The tone curve of IEC 61966-2-1: linear [0, 1] to encoded [0, 1]."""
+    curve = np.float32(1.055) * linear ** np.float32(1 / 2.4) - np.float32(0.055)
+    return np.where(linear <= np.float32(0.0031308), np.float32(12.92) * linear, curve)
+
+
+CURVES = {'gamma': lambda linear: hdr.from_radiance(linear, 1.0), 'srgb': lambda x: _srgb(np.clip(x, 0, 1))}
+BITS = (8, 16)
+
+
+def expose(
+    rng, radiance: np.ndarray, time: float, noise: Noise, bits: int = 16, curve: str = 'gamma'
+) -> np.ndarray:
+    """A stored exposure: `radiance * time`, shot and read noise, clipping, tone curve, quantisation.
 
     Args:
         rng: draws the noise.
         radiance: float32 `[H, W, 3]`.
         time: relative exposure time.
         noise: of the sensor; the shot noise is normal with the variance of a Poisson variable.
+        bits: one of `BITS`; 8-bit values are spread over 16 bits as `257 v`.
+        curve: a name in `CURVES`: 'gamma' is 2.2.
 
     Returns:
         uint16 `[H, W, 3]`.
@@ -68,5 +82,5 @@ def expose(rng, radiance: np.ndarray, time: float, noise: Noise) -> np.ndarray:
     if noise != NOISELESS:
         variance = signal / np.float32(noise.full_well) + np.float32((noise.read / noise.full_well) ** 2)
         signal = signal + np.sqrt(variance) * rng.standard_normal(signal.shape, np.float32)
-    encoded = hdr.from_radiance(signal, 1.0)
-    return np.round(encoded * STORED_MAX).astype(np.uint16)
+    largest = 2**bits - 1
+    return np.round(CURVES[curve](signal) * largest).astype(np.uint16) * np.uint16(STORED_MAX // largest)

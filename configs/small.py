@@ -1,0 +1,25 @@
+"""The small network whose weights come with the package: one stage, trained in 90 minutes on two CPU cores.
+
+    python -m afunet_jax.data.brackets --hdr=HDR_IMAGES --out=data/brackets --train=300 --validation=12 --test=30 --seed=1
+    python train.py --config=configs/small.py --workdir=runs/small
+    python eval.py --config=configs/small.py --weights=runs/small --out=runs/small/eval
+    python -m afunet_jax.packaging --workdir=runs/small --results=runs/small/eval --data=data/brackets/brackets.json
+
+HDR_IMAGES is a folder of the images in afunet_jax/data/brackets/sources.csv.
+"""
+
+from configs import default
+
+
+def get_config():
+    config = default.get_config()
+    config.model.update(num_stages=1, width=48, sfm_depth=2, sfm_heads=2, drop_path=0.0)
+    config.data.dir = 'data/brackets'
+    config.data.layout = 'synthetic'
+    config.optimizer.update(learning_rate=2e-3, final_learning_rate=1e-5, epochs=400)
+    config.train.update(
+        batch_size=2, steps=24_000, crop_size=64, crops_per_scene=32, augmentation='flips_and_rotations',
+        log_every=200, checkpoint_every=1_000,
+    )  # fmt: skip
+    config.validation.update(scenes=12, every=2_000)
+    return config
