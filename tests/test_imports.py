@@ -10,9 +10,9 @@ import pytest
 PACKAGE = pathlib.Path(__file__).parent.parent / 'afunet_jax'
 LAYERS = [  # a module imports from its own group or from those above it
     {'errors'},
-    {'hdr', 'files', 'parallel', 'models.windows', 'models.layers', 'models.attention', 'models.chunks', 'models.execution'},
+    {'hdr', 'files', 'parallel', 'metrics.checks', 'metrics.similarity', 'models.windows', 'models.layers', 'models.attention', 'models.chunks', 'models.execution'},
     {'cli', 'image_io', 'models.fused_attention', 'models.afm', 'metrics.psnr', 'metrics.ssim', 'metrics.hdrvdp2', 'data.progress'},
-    {'metrics.checks', 'metrics.ssim_variants', 'metrics.pu21', 'metrics', 'metrics.registry'},
+    {'metrics.ssim_variants', 'metrics.pu21', 'metrics', 'metrics.registry'},
     {'models.afunet', 'vgg', 'reports', 'data.layouts', 'torch_twin'},
     {'losses', 'torch_weights', 'html_report', 'data.scenes'},
     {'checkpoints', 'data.check', 'data.tfds_builders', 'data.batches', 'data.synthetic', 'data.brackets'},

@@ -94,6 +94,14 @@ def test_refuses_values_that_are_not_finite(metric, value, name, images):
 
 
 @pytest.mark.parametrize('metric', METRICS)
+def test_refuses_float64_values_that_float32_cannot_hold(metric, images):
+    prediction = images[0].astype(np.float64)
+    prediction[3, 4, 1] = -1e39
+    with pytest.raises(DataError, match='prediction holds 1 of 3840 values.*too large for float32'):
+        metric(prediction, images[1])
+
+
+@pytest.mark.parametrize('metric', METRICS)
 def test_refuses_integers(metric):
     image = np.zeros((16, 16, 3), np.uint8)
     with pytest.raises(DataError, match='uint8'):

@@ -11,7 +11,7 @@ from skimage.metrics import structural_similarity
 from afunet_jax import hdr
 from afunet_jax.errors import DataError
 from afunet_jax.metrics import ssim, training_ssim
-from afunet_jax.metrics.ssim import gaussian_window
+from afunet_jax.metrics.ssim import GAUSSIAN
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def scikit_image_ssim(prediction, label):
 
 
 def zero_padded_ssim(prediction, label):
-    window = np.outer(gaussian_window(), gaussian_window())
+    window = np.outer(GAUSSIAN, GAUSSIAN)
     c1, c2 = 0.01**2, 0.03**2
     maps = []
     for c in range(3):
@@ -106,7 +106,8 @@ def test_smallest_image_is_the_window(images):
 def test_is_fast_at_full_size():
     rng = np.random.default_rng(0)
     prediction, label = rng.random((2, 1000, 1500, 3), np.float32)
+    ssim(prediction, label)  # compiles
     start = time.process_time()
     found = ssim(prediction, label)
-    assert time.process_time() - start < 4  # of all cores together, so that a busy machine passes too
+    assert time.process_time() - start < 1  # of all cores together, so that a busy machine passes too
     assert found == pytest.approx(scikit_image_ssim(prediction, label), abs=1e-6)

@@ -11,7 +11,6 @@ from skimage.metrics import structural_similarity
 from afunet_jax import hdr
 from afunet_jax.errors import DataError
 from afunet_jax.metrics import matlab_ssim, skimage_default_ssim, skimage_ssim, ssim
-from afunet_jax.metrics.ssim_variants import gaussian_mean
 
 VARIANTS = [skimage_ssim, skimage_default_ssim, matlab_ssim]
 
@@ -97,13 +96,6 @@ def test_the_names_stand_for_different_numbers(images):
     assert min(abs(x - y) for i, x in enumerate(found) for y in found[:i]) > 1e-4
 
 
-def test_the_mean_is_that_of_scipy(images):
-    expected = ndimage.gaussian_filter(
-        images[1].astype(np.float64), (1.5, 1.5, 0), mode='nearest', radius=(5, 5, 0)
-    )
-    np.testing.assert_allclose(gaussian_mean(images[1].astype(np.float64)), expected, rtol=0, atol=1e-14)
-
-
 @pytest.mark.parametrize('variant', VARIANTS)
 def test_properties(variant, images):
     assert variant(images[1], images[1]) == pytest.approx(1, abs=1e-12)
@@ -128,6 +120,7 @@ def test_images_smaller_than_the_window_are_refused(variant, window):
 def test_are_fast_at_full_size(variant):
     rng = np.random.default_rng(0)
     pair = rng.random((2, 1000, 1500, 3), np.float32)
+    variant(*pair)  # compiles
     start = time.process_time()
     variant(*pair)
-    assert time.process_time() - start < 6  # of all cores together, so that a busy machine passes too
+    assert time.process_time() - start < 1  # of all cores together, so that a busy machine passes too
