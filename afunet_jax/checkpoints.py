@@ -9,14 +9,15 @@ A working directory of training holds
 
 import json
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from flax import traverse_util
 
-from afunet_jax import files, torch_weights
+from afunet_jax import files, safetensors_weights, torch_weights
 from afunet_jax.errors import CheckpointError, WeightsError
 from afunet_jax.models import afunet
 
@@ -98,6 +99,16 @@ class Checkpoints:
         self._best.close()
 
 
+def flat(tree: Mapping[str, Any]) -> dict[str, Any]:
+    """A nested configuration as one mapping with dotted keys, as on the command line."""
+    return traverse_util.flatten_dict(tree, sep='.')
+
+
+def is_free(key: str, free: Sequence[str]) -> bool:
+    """Whether a dotted key is one of `free`, or lies in a section that is."""
+    return any(key == f or key.startswith(f'{f}.') for f in free)
+
+
 def check_workdir(workdir: str | pathlib.Path, config: Mapping[str, Any], free: tuple[str, ...]) -> None:
     """Checks that a working directory is new, or belongs to a run with this configuration.
 
@@ -116,11 +127,11 @@ def check_workdir(workdir: str | pathlib.Path, config: Mapping[str, Any], free: 
                 f'{workdir}: has checkpoints but no {CONFIG_FILE}; restore it, or use a new --workdir'
             )
         return
-    before, now = _flatten(_read_json(path)), _flatten(json.loads(json.dumps(config)))
+    before, now = flat(_read_json(path)), flat(json.loads(json.dumps(config)))
     differing = [
         f'{key}: {before.get(key)!r} there, {now.get(key)!r} now'
         for key in sorted({*before, *now})
-        if before.get(key) != now.get(key) and not any(key == f or key.startswith(f'{f}.') for f in free)
+        if before.get(key) != now.get(key) and not is_free(key, free)
     ]
     if differing:
         raise CheckpointError(
@@ -138,7 +149,7 @@ def claim_workdir(workdir: str | pathlib.Path, config: Mapping[str, Any], free: 
 
 
 def load_params(path: str | pathlib.Path) -> dict[str, Any]:
-    """Parameters from a working directory of training, one checkpoint in it, or a PyTorch `.pth`.
+    """Parameters from a working directory of training, one checkpoint in it, a `.safetensors`, or a PyTorch `.pth`.
 
     See `load_weights`, which also tells the architecture.
     """
@@ -149,23 +160,29 @@ def load_weights(path: str | pathlib.Path) -> tuple[dict[str, Any], dict[str, An
     """Architecture and parameters.
 
     Args:
-        path: a `.pth` file; a checkpoint's directory (`WORKDIR/checkpoints/STEP`); or a working directory,
-            of which the best parameters are taken, or the latest if none were validated.
+        path: a `.safetensors` file of ours; a `.pth` file; a checkpoint's directory (`WORKDIR/checkpoints/STEP`);
+            or a working directory, of which the best parameters are taken, or the latest if none were validated.
 
     Returns:
         `(settings, params)`: AFUNet's attributes, and its parameters as NumPy arrays.
 
     Raises:
-        WeightsError: a file that is no `.pth` with AFUNet's weights, or parameters of another architecture.
+        WeightsError: a file that is no `.safetensors` or `.pth` with AFUNet's weights, or parameters of another
+            architecture.
         CheckpointError: a directory without a readable checkpoint.
     """
     path = pathlib.Path(path).absolute()
     if path.is_dir():
-        return _load_checkpoint(_checkpoint_in(path))
+        about, params = load_checkpoint(path)
+        return dict(about['config']['model']), params
     if not path.exists():
         raise WeightsError(
-            f'{path}: no such file or directory; --weights takes a .pth, a workdir or a checkpoint in one'
+            f'{path}: no such file or directory; --weights takes a .safetensors, a .pth, a workdir or a '
+            'checkpoint in one'
         )
+    if path.suffix == safetensors_weights.SUFFIX:
+        about, params = safetensors_weights.read(path)
+        return about['model'], params
     state_dict = torch_weights.read_pth(path)
     try:
         return torch_weights.architecture(state_dict), torch_weights.from_state_dict(state_dict)
@@ -218,7 +235,15 @@ def _checkpoint_in(path: pathlib.Path) -> pathlib.Path:
     )
 
 
-def _load_checkpoint(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
+def load_checkpoint(path: str | pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """`(about, params)` of a checkpoint, or of a working directory as in `load_weights`.
+
+    `about` holds `config`, `step`, `data_position`, and of a best one `validation`.
+
+    Raises:
+        CheckpointError: there is none, or it is damaged.
+    """
+    path = _checkpoint_in(pathlib.Path(path).absolute())
     try:
         with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
             about = reader.restore(path / ABOUT)
@@ -230,7 +255,7 @@ def _load_checkpoint(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]
     except Exception as error:  # Orbax raises many kinds
         raise CheckpointError(f'{path}: cannot be read as a checkpoint, or is damaged ({error})') from error
     _check_version(about, path)
-    return dict(settings), jax.tree.map(np.asarray, params)
+    return about, jax.tree.map(np.asarray, params)
 
 
 def _check_version(about: Mapping[str, Any], path: Any) -> None:
@@ -246,10 +271,3 @@ def _read_json(path: pathlib.Path) -> Any:
         return json.loads(path.read_text(encoding='utf-8'))
     except (OSError, ValueError) as error:
         raise CheckpointError(f'{path}: cannot be read ({error}); restore it, or use a new --workdir') from error
-
-
-def _flatten(tree: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
-    flat = {}
-    for key, value in tree.items():
-        flat |= _flatten(value, f'{prefix}{key}.') if isinstance(value, Mapping) else {f'{prefix}{key}': value}
-    return flat

@@ -18,7 +18,7 @@ def get_config():
     config.data.layout = 'synthetic'
     config.optimizer.update(learning_rate=2e-3, final_learning_rate=1e-5, epochs=400)
     config.train.update(
-        batch_size=2, steps=24_000, crop_size=64, crops_per_scene=32, augmentation='flips_and_rotations',
+        batch_size=2, steps=20_000, crop_size=64, crops_per_scene=32, augmentation='flips_and_rotations',
         log_every=200, checkpoint_every=1_000,
     )  # fmt: skip
     config.validation.update(scenes=12, every=2_000)

@@ -10,19 +10,22 @@ import pytest
 PACKAGE = pathlib.Path(__file__).parent.parent / 'afunet_jax'
 LAYERS = [  # a module imports from its own group or from those above it
     {'errors'},
-    {'hdr', 'files', 'parallel', 'metrics.checks', 'metrics.similarity', 'models.windows', 'models.layers', 'models.attention', 'models.chunks', 'models.execution'},
-    {'cli', 'image_io', 'models.fused_attention', 'models.afm', 'metrics.psnr', 'metrics.ssim', 'metrics.hdrvdp2', 'data.progress'},
+    {'hdr', 'files', 'parallel', 'metrics.checks', 'metrics.similarity', 'models.windows', 'models.layers',
+     'models.attention', 'models.chunks', 'models.execution'},
+    {'cli', 'image_io', 'models.fused_attention', 'models.afm', 'metrics.psnr', 'metrics.ssim', 'metrics.hdrvdp2',
+     'data.progress'},
     {'metrics.ssim_variants', 'metrics.pu21', 'metrics', 'metrics.registry'},
     {'models.afunet', 'vgg', 'reports', 'data.layouts', 'torch_twin'},
-    {'losses', 'torch_weights', 'html_report', 'data.scenes'},
+    {'losses', 'safetensors_weights', 'torch_weights', 'html_report', 'data.scenes'},
     {'checkpoints', 'data.check', 'data.tfds_builders', 'data.batches', 'data.synthetic', 'data.brackets'},
     {'data.datasets'},
-    {'published', 'comparison'},
+    {'baselines', 'published', 'comparison', 'packaging'},
     {'evaluation'},
     {'training'},
     {'compare', 'study'},
 ]
-PACKAGES = 'data.synthetic', 'data.brackets', 'compare', 'metrics.hdrvdp2', 'html_report'  # each counts as one module
+# Each counts as one module.
+PACKAGES = 'data.synthetic', 'data.brackets', 'compare', 'metrics.hdrvdp2', 'html_report', 'published', 'study'
 TORCH = {'torch_weights', 'torch_twin', 'compare', 'vgg'}  # vgg reads torchvision's file
 
 
