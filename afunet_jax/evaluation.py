@@ -12,17 +12,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from afunet_jax import checkpoints, files, hdr, html_report, parallel, published, reports
+from afunet_jax import checkpoints, hdr, html_report, parallel, published, reports
+from afunet_jax.baselines import BASELINES
 from afunet_jax.data import datasets
 from afunet_jax.data.progress import ProgressLine
 from afunet_jax.data.scenes import Scene
 from afunet_jax.errors import ConfigError, DataError, WeightsError
 from afunet_jax.metrics import registry
-from afunet_jax.models import afunet, execution
+from afunet_jax.models import execution
 
 SMALL_IMAGES = ('error', 'pad_to_window')
 NETWORK = 'AFUNet'
-TRAINING_LOG = 'metrics.jsonl'  # in a working directory; its curves come into the report
 PSNR_AND_SSIM = ('psnr_l', 'psnr_mu', 'ssim_l', 'ssim_mu')
 FEWER_WINDOWS = (4096, 512, 64, 8)  # computed at once, tried in turn where an image does not fit into memory
 GB = 1e9  # bytes
@@ -37,6 +37,8 @@ class Merged:
 
 
 Method = Callable[[Scene], Merged]
+Scored = Mapping[str, registry.Measured]  # by names of metrics
+OnScene = Callable[[Scene, Mapping[str, Merged], Mapping[str, Scored]], None]
 
 
 class Network:
@@ -135,16 +137,16 @@ class Network:
             self._compiled[size] = compiled
             self.compiled_sizes.append({
                 'height': size[1], 'width': size[2], 'seconds': time.perf_counter() - start, 'gb': needed / GB,
-                'chunk_windows': getattr(model, 'chunk_windows', 0),
+                'chunk_windows': model.chunk_windows,
             })  # fmt: skip
         return self._compiled[size]
 
     def _variants(self) -> Iterator[Any]:
         """The network as configured, then with fewer windows at once."""
         yield self._model
-        at_once = execution.Execution(getattr(self._model, 'chunk_windows', 0)).at_once or math.inf
+        at_once = execution.Execution(self._model.chunk_windows).at_once or math.inf
         for windows in FEWER_WINDOWS:
-            if windows < at_once and isinstance(self._model, afunet.AFUNet):
+            if windows < at_once:
                 yield self._model.clone(chunk_windows=windows)
 
 
@@ -156,43 +158,35 @@ def _memory(compiled: Any) -> int:
     )
 
 
-def middle_exposure(scene: Scene) -> Merged:
-    """Baseline: the radiance of the middle exposure alone; what it clips stays clipped."""
-    start = time.perf_counter()
-    image = hdr.to_radiance(hdr.decode_ldr(scene.ldrs[1]), hdr.exposure_time(scene.evs[1]))
-    return Merged(image, time.perf_counter() - start)
+def timed(merge: Callable[[Scene], np.ndarray]) -> Method:
+    """A method of a function that only returns the image."""
+
+    def method(scene: Scene) -> Merged:
+        start = time.perf_counter()
+        image = merge(scene)
+        return Merged(image, time.perf_counter() - start)
+
+    return method
 
 
-def weighted_merge(scene: Scene) -> Merged:
-    """Baseline: weighted mean of the three radiances, without alignment.
-
-    Triangle weights on the LDR values, zero at 0 and 1 (after Debevec and Malik 1997); the short exposure
-    keeps weight 1 in the lights and the long one in the shades, so that the weights never vanish together.
-    """
-    start = time.perf_counter()
-    ldrs = hdr.decode_ldr(scene.ldrs)
-    weights = 1 - np.abs(2 * ldrs - 1)
-    weights[0][ldrs[0] > 0.5] = 1
-    weights[2][ldrs[2] < 0.5] = 1
-    radiance = np.stack([hdr.to_radiance(ldr, t) for ldr, t in zip(ldrs, hdr.exposure_time(scene.evs))])
-    image = (weights * radiance).sum(0) / np.maximum(weights.sum(0), 1e-6)
-    return Merged(image.astype(np.float32), time.perf_counter() - start)
-
-
-BASELINES: dict[str, Method] = {'middle exposure': middle_exposure, 'weighted merge': weighted_merge}
+def measure(
+    prediction: np.ndarray, label: np.ndarray, metrics: Sequence[str] = PSNR_AND_SSIM
+) -> dict[str, registry.Measured]:
+    """Figures and maps of a linear image `[H, W, 3]`, by names of `metrics.registry.METRICS`."""
+    return {metric.name: metric.measure(prediction, label) for metric in registry.find_metrics(metrics)}
 
 
 def score(
     prediction: np.ndarray, label: np.ndarray, metrics: Sequence[str] = PSNR_AND_SSIM
 ) -> dict[str, float]:
-    """Figures of a linear image `[H, W, 3]`, by names of `metrics.registry.METRICS`."""
-    return {metric.name: metric(prediction, label) for metric in registry.find_metrics(metrics)}
+    """The figures of `measure`."""
+    return {name: found.figure for name, found in measure(prediction, label, metrics).items()}
 
 
 def evaluate(
     methods: Mapping[str, Method],
     scenes: Iterable[Scene],
-    on_scene: Callable[[Scene, Mapping[str, Merged]], None] = lambda scene, merged: None,
+    on_scene: OnScene = lambda scene, merged, scored: None,
     metrics: Sequence[str] = PSNR_AND_SSIM,
 ) -> list[dict[str, Any]]:
     """Merges every scene with every method and scores the result where there is a ground truth.
@@ -200,7 +194,8 @@ def evaluate(
     Args:
         methods: name to function.
         scenes: read one at a time; a generator keeps one in memory.
-        on_scene: called after each scene, for progress and pictures.
+        on_scene: called after each scene, for progress and pictures, with what the methods made of it and how
+            that was scored (nothing without ground truth).
         metrics: names of `metrics.registry.METRICS`.
 
     Returns:
@@ -210,12 +205,15 @@ def evaluate(
     rows = []
     for scene in scenes:
         merged = {name: method(scene) for name, method in methods.items()}
+        scored = {} if scene.label is None else {
+            name: measure(result.image, scene.label, metrics) for name, result in merged.items()
+        }  # fmt: skip
         for name, result in merged.items():
-            scores = dict.fromkeys(metrics) if scene.label is None else score(result.image, scene.label, metrics)
             height, width = result.image.shape[:2]
+            figures = {key: found.figure for key, found in scored.get(name, {}).items()}
             rows.append({'scene': scene.name, 'method': name, 'height': height, 'width': width,
-                         'seconds': result.seconds, **scores})  # fmt: skip
-        on_scene(scene, merged)
+                         'seconds': result.seconds, **dict.fromkeys(metrics), **figures})  # fmt: skip
+        on_scene(scene, merged, scored)
     return rows
 
 
@@ -239,18 +237,20 @@ def run(model: Any, config: Any, weights: str, out: str | pathlib.Path) -> list[
     found_scenes, scenes = datasets.evaluation_scenes(config.data, settings.split, settings.scenes)
     progress, done, written = ProgressLine('scenes'), 0, []
 
-    def on_scene(scene: Scene, merged: Mapping[str, Merged]) -> None:
+    def on_scene(scene: Scene, merged: Mapping[str, Merged], scored: Mapping[str, Scored]) -> None:
         nonlocal done
         done += 1
+        images = {name: result.image for name, result in merged.items()}
         if settings.pictures:
-            reports.write_pictures(out / 'pictures', scene.name, {k: m.image for k, m in merged.items()}, scene.label)
+            reports.write_pictures(out / 'pictures', scene.name, images, scene.label)
         if settings.report:
-            images = {name: result.image for name, result in merged.items()}
-            pictures = html_report.ScenePictures(scene.name, images, scene.label, scene.ldrs[1])
+            maps = _detection_maps(scored)
+            pictures = html_report.ScenePictures(scene.name, images, scene.label, scene.ldrs[1], maps)
             written.append(html_report.write_scene(out, pictures))
         progress(done, len(found_scenes), scene.name)
 
-    methods = {NETWORK: network, **(BASELINES if settings.baselines else {})}
+    others = {name: timed(merge) for name, merge in BASELINES.items()} if settings.baselines else {}
+    methods = {NETWORK: network, **others}
     rows = evaluate(methods, scenes, on_scene, tuple(settings.metrics))
     about = {
         'weights': str(weights), 'model': config.model.to_dict(),
@@ -262,13 +262,32 @@ def run(model: Any, config: Any, weights: str, out: str | pathlib.Path) -> list[
     if settings.pictures:
         reports.write_overview(out / 'pictures', [scene.name for scene in found_scenes], list(methods))
     print(reports.scores_table(rows))
-    if settings.split == 'test' and config.data.layout in published.DATASETS:
-        beside = published.table(config.data.layout, reports.means(rows))
-        files.write_text(out / 'published.txt', beside + '\n')
-        print(f'\n{beside}')
+    beside = _beside_published(config, rows)
+    if beside is not None:
+        reports.write_sourced(out, beside)
+        print(f'\n{beside.text()}')
     if settings.report:
-        log = pathlib.Path(weights) / TRAINING_LOG
-        html_report.write_report(out, rows, written, about, log if log.exists() else None, settings.report_inline)
+        log = pathlib.Path(weights) / reports.TRAINING_LOG
+        html_report.write_report(
+            out, rows, written, about, log if log.exists() else None, settings.report_inline, published=beside
+        )
     sizes, seconds = len(network.compiled_sizes), network.compile_seconds
     print(f'tables and pictures are in {out}; compiling {sizes} image sizes took {seconds:.1f} s', file=sys.stderr)
     return rows
+
+
+def _detection_maps(scored: Mapping[str, Scored]) -> dict[str, dict[str, np.ndarray]]:
+    """Title of the metric, to method, to its map, of all metrics that have maps."""
+    maps = {}
+    for method, found in scored.items():
+        for name, measured in found.items():
+            if measured.detection_map is not None:
+                maps.setdefault(registry.METRICS[name].title, {})[method] = measured.detection_map
+    return maps
+
+
+def _beside_published(config: Any, rows: Sequence[Mapping[str, Any]]) -> reports.SourcedTable | None:
+    """What papers publish of this data set's test scenes, beside ours."""
+    if config.eval.split != 'test' or config.data.layout not in published.DATASETS:
+        return None
+    return published.table(config.data.layout, reports.means(rows))

@@ -1,6 +1,7 @@
 """Results on the screen and on disk: tables, JSON, CSV, pictures."""
 
 import csv
+import dataclasses
 import io
 import math
 import pathlib
@@ -14,10 +15,87 @@ import numpy as np
 from afunet_jax import files, hdr, image_io
 from afunet_jax.metrics.registry import METRICS
 
+TRAINING_LOG = 'metrics.jsonl'  # in a run's folder: training writes it, the HTML report draws it
 SECONDS = 'seconds'
 SECONDS_DIGITS = 2
 GROUND_TRUTH = 'ground truth'
 OVERVIEW_ROWS, OVERVIEW_WIDTH, OVERVIEW_GAP = 6, 384, 4  # scenes, pixels of a picture, pixels between
+
+
+PUBLISHED, MEASURED = 'published', 'measured'  # where a line's figures come from
+SOURCES_BETWEEN = ' | '  # sources of one line in a CSV file
+
+
+@dataclasses.dataclass(frozen=True)
+class SourcedLine:
+    """A method in a `SourcedTable`.
+
+    Attributes:
+        method: its name.
+        figures: column to figure as printed; columns without a figure are left out.
+        sources: numbers, from 1, of the sources that published it; none where it was measured here.
+    """
+
+    method: str
+    figures: Mapping[str, str]
+    sources: tuple[int, ...] = ()
+
+    @property
+    def origin(self) -> str:
+        """'published' or 'measured'."""
+        return PUBLISHED if self.sources else MEASURED
+
+
+@dataclasses.dataclass(frozen=True)
+class SourcedTable:
+    """Published and measured figures of a data set, each with its source.
+
+    Attributes:
+        dataset: its name.
+        titles: column to title, in order; a column holds figures of one definition only.
+        lines: a method each.
+        sources: texts that the lines name by number.
+    """
+
+    dataset: str
+    titles: Mapping[str, str]
+    lines: tuple[SourcedLine, ...]
+    sources: tuple[str, ...]
+
+    def text(self) -> str:
+        """For a screen: the table, then the sources."""
+        lines = [
+            [line.method, f'{line.origin} {"".join(f"[{number}]" for number in line.sources)}'.rstrip()]
+            + [line.figures.get(name, '-') for name in self.titles]
+            for line in self.lines
+        ]
+        notes = [f'[{number}] {source}' for number, source in enumerate(self.sources, start=1)]
+        return '\n'.join([table(['method', 'from', *self.titles.values()], lines), '', *notes])
+
+    def csv(self) -> str:
+        """For programs: method, from, a column a metric by its name, and the sources' texts."""
+        lines = [
+            {
+                'method': line.method, 'from': line.origin, **line.figures,
+                'sources': SOURCES_BETWEEN.join(self.sources[number - 1] for number in line.sources),
+            }
+            for line in self.lines
+        ]  # fmt: skip
+        return _csv(['method', 'from', *self.titles, 'sources'], lines)
+
+
+def write_sourced(folder: pathlib.Path, found: SourcedTable) -> None:
+    """Writes `published.txt` and `published.csv`."""
+    files.write_text(folder / f'{PUBLISHED}.txt', found.text() + '\n')
+    files.write_text(folder / f'{PUBLISHED}.csv', found.csv())
+
+
+def _csv(columns: Sequence[str], lines: Sequence[Mapping[str, Any]]) -> str:
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=columns, lineterminator='\n')
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()
 
 
 def table(titles: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -87,11 +165,7 @@ def write_results(folder: pathlib.Path, rows: Sequence[Mapping[str, Any]], about
     """
     content = {**about, 'means': means(rows), 'deviations': deviations(rows), 'scenes': list(rows)}
     files.write_json(folder / 'results.json', json_able(content))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator='\n')
-    writer.writeheader()
-    writer.writerows(rows)
-    files.write_text(folder / 'results.csv', text.getvalue())
+    files.write_text(folder / 'results.csv', _csv(list(rows[0]), rows))
     files.write_text(folder / 'results.txt', scores_table(rows) + '\n')
 
 

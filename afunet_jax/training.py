@@ -17,14 +17,13 @@ import numpy as np
 import optax
 import tensorboardX
 
-from afunet_jax import checkpoints, evaluation, files, losses, parallel, vgg
+from afunet_jax import checkpoints, evaluation, files, losses, parallel, reports, vgg
 from afunet_jax.data import batches as batches_lib
 from afunet_jax.data import datasets
 from afunet_jax.data.progress import format_duration
 from afunet_jax.errors import ConfigError, TrainingError
 from afunet_jax.models import afunet
 
-LOG_FILE = evaluation.TRAINING_LOG
 STEPS_IN_FLIGHT = 2  # steps that may be under way before the host looks at a loss
 FREE_SETTINGS = (  # may differ when a run goes on: they change no number of it beyond rounding
     'model.chunk_windows', 'model.remat', 'model.attention', 'data.dir', 'data.prepared_dir', 'loss.vgg_weights',
@@ -230,8 +229,8 @@ class Log:
         self._first, self._last_step = first, first
         self._main = parallel.is_main()
         if self._main:
-            _forget_after(workdir / LOG_FILE, first)
-            self._file = open(workdir / LOG_FILE, 'a', encoding='utf-8')
+            _forget_after(workdir / reports.TRAINING_LOG, first)
+            self._file = open(workdir / reports.TRAINING_LOG, 'a', encoding='utf-8')
             self._events = tensorboardX.SummaryWriter(str(workdir / 'tensorboard'), purge_step=first + 1)
             self.say(
                 f'{parallel.describe()}, global batch {self._train.batch_size}, '

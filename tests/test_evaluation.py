@@ -1,6 +1,8 @@
 """Evaluation: through the files on disk to the release's figures; padding, baselines, results."""
 
+import base64
 import csv
+import dataclasses
 import json
 import types
 
@@ -10,10 +12,11 @@ import numpy as np
 import pytest
 import small
 
-from afunet_jax import checkpoints, evaluation, hdr, image_io, reports, torch_weights
+from afunet_jax import baselines, checkpoints, evaluation, hdr, image_io, reports, torch_weights
 from afunet_jax.data.layouts import get_layout
 from afunet_jax.data.scenes import Scene, find_scenes, read_scene
 from afunet_jax.errors import ConfigError, DataError, WeightsError
+from afunet_jax.metrics import registry
 from afunet_jax.models import afunet
 
 
@@ -28,7 +31,7 @@ def scene_of(height, width, seed=0, label=True):
 class Middle:
     """Stands for a network: returns the middle exposure's radiance channels, and remembers what it saw."""
 
-    window_size = 8
+    window_size, chunk_windows = 8, 0
 
     def __init__(self):
         self.shapes = []
@@ -67,7 +70,7 @@ def test_images_are_padded_to_multiples_and_cropped_back(size, pad_to, expected)
     scene = scene_of(*size)
     merged = evaluation.Network(model, {}, pad_to)(scene)
     assert model.shapes == [(1, *expected, 18)]
-    np.testing.assert_array_equal(merged.image, evaluation.middle_exposure(scene).image)
+    np.testing.assert_array_equal(merged.image, baselines.middle_exposure(scene))
     assert merged.seconds >= 0
 
 
@@ -119,22 +122,6 @@ def test_outputs_that_are_not_finite_are_refused():
         evaluation.Network(Broken(), {}, 8)(scene_of(8, 8))
 
 
-def test_the_weighted_merge_is_exact_where_nothing_moves():
-    scene = scene_of(32, 32)
-    error = np.abs(evaluation.weighted_merge(scene).image - scene.label)
-    assert error.max() < 2e-3  # the short exposure sees everything
-    clipped = scene.label > hdr.exposure_time(np.float32(-2))
-    middle = evaluation.middle_exposure(scene).image
-    assert np.abs(middle - scene.label)[~clipped].max() < 1e-3
-    assert np.abs(middle - scene.label)[clipped].mean() > 0.1
-
-
-def test_black_and_saturated_scenes_have_finite_merges():
-    for value in (0, 65535):
-        scene = Scene('flat', np.full((3, 16, 16, 3), value, np.uint16), np.float32([0, 2, 4]), None)
-        assert np.isfinite(evaluation.weighted_merge(scene).image).all()
-
-
 def test_a_perfect_prediction_scores_infinite_psnr_and_ssim_one():
     label = scene_of(16, 16).label
     scores = evaluation.score(label, label)
@@ -166,7 +153,7 @@ def test_tables_and_pictures_are_written(data, weights, tmp_path, capsys):
     config = small.config(data, tmp_path)
     rows = run(config, weights, tmp_path / 'out')
     assert [(row['scene'], row['method']) for row in rows] == [
-        (scene, method) for scene in ('001', '002') for method in ('AFUNet', 'middle exposure', 'weighted merge')
+        (scene, method) for scene in ('001', '002') for method in ('AFUNet', *baselines.BASELINES)
     ]
     results = json.loads((tmp_path / 'out' / 'results.json').read_text())
     for key in evaluation.PSNR_AND_SSIM:
@@ -183,12 +170,15 @@ def test_tables_and_pictures_are_written(data, weights, tmp_path, capsys):
     assert 'weighted merge' in page and '001' in page
     beside = (tmp_path / 'out' / 'published.txt').read_text()
     assert beside in printed and 'AFUNet' in beside and 'measured' in beside and 'published' in beside
+    assert page.count('<tr class="measured">') == 4 and 'href="#source-1"' in page
+    with open(tmp_path / 'out' / 'published.csv') as file:
+        assert [row['method'] for row in csv.DictReader(file) if row['from'] == 'measured'] == list(results['means'])
     assert all(0 < row['hdrvdp2_sctnet'] < 100 for row in rows)
     folder = tmp_path / 'out' / 'pictures' / '001'
-    names = {'AFUNet', 'middle_exposure', 'weighted_merge'}
+    names = {'AFUNet', 'middle_exposure', 'weighted_merge', 'MTB_and_Debevec'}
     assert {p.name for p in folder.iterdir()} == {f'{n}.{e}' for n in names for e in ('hdr', 'png')} | {'ground_truth.png'}
     overview = cv2.imread(str(folder.parent / 'overview.png'))
-    assert overview.shape[1] >= 4 * reports.OVERVIEW_WIDTH and overview.std() > 10
+    assert overview.shape[1] >= 5 * reports.OVERVIEW_WIDTH and overview.std() > 10
     scene = read_scene(find_scenes(data, get_layout('kalantari'), 'test')[0])
     image = evaluation.Network(afunet.build(config.model), checkpoints.load_params(weights), 8)(scene).image
     np.testing.assert_allclose(image_io.read_hdr(folder / 'AFUNet.hdr'), image, rtol=0, atol=image.max() / 255)
@@ -202,9 +192,31 @@ def test_a_set_without_ground_truth_gives_pictures_and_times_only(weights, tmp_p
     config = small.config(tmp_path / 'data', tmp_path)
     config.data.layout = 'tursun'
     rows = run(config, weights, tmp_path / 'out')
-    assert len(rows) == 6 and all(row['psnr_mu'] is None and row['seconds'] >= 0 for row in rows)
+    assert len(rows) == 8 and all(row['psnr_mu'] is None and row['seconds'] >= 0 for row in rows)
     assert json.loads((tmp_path / 'out' / 'results.json').read_text())['means']['AFUNet']['psnr_mu'] is None
     assert not (tmp_path / 'out' / 'pictures' / '0' / 'ground_truth.png').exists()
+
+
+def test_each_detection_map_is_computed_once_and_shown_under_its_preset(data, weights, tmp_path, monkeypatch):
+    metrics, calls = ('psnr_mu', 'hdrvdp2_sctnet', 'hdrvdp2_safnet'), []
+    for name in metrics[1:]:
+        metric = registry.METRICS[name]
+
+        def counted(prediction, label, function=metric.function):
+            calls.append(function(prediction, label))
+            return calls[-1]
+
+        monkeypatch.setitem(registry.METRICS, name, dataclasses.replace(metric, function=counted))
+    config = small.config(data, tmp_path)
+    config.eval.update(metrics=metrics, baselines=True, pictures=False, scenes=1)
+    rows = run(config, weights, tmp_path / 'out')
+    assert [row[name] for row in rows for name in metrics[1:]] == [found.q for found in calls] and len(calls) == 8
+    (path,) = (tmp_path / 'out' / 'report_files').iterdir()
+    layers = {entry['title']: entry for entry in json.loads(path.read_text().partition(',')[2][:-3])['layers']}
+    for found, (row, preset) in zip(calls, ((row, preset) for row in rows for preset in ('sctnet', 'safnet'))):
+        shown = layers[f'HDR-VDP-2 ({preset}), {row["method"]}']
+        pixels = cv2.imdecode(np.frombuffer(base64.b64decode(shown['data']), np.uint8), cv2.IMREAD_GRAYSCALE)
+        np.testing.assert_allclose(pixels / 255, found.p_map, rtol=0, atol=0.05)  # what a good JPEG changes
 
 
 def test_parts_can_be_left_out(data, weights, tmp_path):

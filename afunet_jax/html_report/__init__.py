@@ -4,7 +4,8 @@
 and panned together; see `encoding` for how an HDR image gets into a browser. No network is needed.
 
 Inside: `markup` escapes, `encoding` makes images small, `scenes` writes a scene's pictures, `curves` draws a
-training log, `page` puts the page together; `template.html`, `report.css` and `report.js` are its parts.
+training log, `sourced` shows published figures beside ours, `page` puts the page together; `template.html`,
+`report.css` and `report.js` are its parts.
 """
 
 from afunet_jax.html_report.curves import read_log, write_png

@@ -10,7 +10,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from afunet_jax import image_io
+from afunet_jax import image_io, reports
 from afunet_jax.errors import DataError
 from afunet_jax.html_report.markup import Markup, element, join
 
@@ -68,7 +68,7 @@ def read_log(path: str | pathlib.Path) -> list[Curve]:
         lines = path.read_text(encoding='utf-8').splitlines(keepends=True)
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
-            f'{path}: the training log cannot be read ({error}). Give the metrics.jsonl of a run.'
+            f'{path}: the training log cannot be read ({error}). Give the {reports.TRAINING_LOG} of a run.'
         ) from error
     if lines and not lines[-1].endswith('\n'):
         lines.pop()
@@ -85,7 +85,7 @@ def _entry(path: pathlib.Path, number: int, line: str) -> Mapping[str, Any]:
         pass
     raise DataError(
         f'{path}, line {number}: an entry is a JSON object with a whole number as "step", this is '
-        f'{line[:60]!r}. Give the metrics.jsonl of a run.'
+        f'{line[:60]!r}. Give the {reports.TRAINING_LOG} of a run.'
     )
 
 

@@ -10,15 +10,15 @@ from typing import Any
 
 import cv2
 import numpy as np
+from flax import traverse_util
 
-from afunet_jax import files, hdr
+from afunet_jax import files, hdr, reports
 from afunet_jax.errors import DataError
-from afunet_jax.html_report import curves, encoding, scenes
+from afunet_jax.html_report import curves, encoding, scenes, sourced
 from afunet_jax.html_report.markup import Markup, element, escape, join, name, script_json
 from afunet_jax.metrics.registry import METRICS
 
 PAGE, CURVES_PNG = 'report.html', 'training_curves.png'
-LOG_NAME = 'metrics.jsonl'
 NOT_METRICS = ('scene', 'method', 'height', 'width')
 SECONDS, SECONDS_DIGITS = 'seconds', 2
 FIRST_METRIC = 'psnr_mu'  # shown beside the scenes' names at first
@@ -36,6 +36,7 @@ def write_report(
     training_log: str | pathlib.Path | None = None,
     inline: bool = False,
     title: str = 'AFUNet evaluation',
+    published: reports.SourcedTable | None = None,
 ) -> pathlib.Path:
     """Writes `folder/report.html`: one page, without network, for a browser from 2024 on.
 
@@ -46,11 +47,12 @@ def write_report(
             numbers or None. Other values, such as a preset's name, are shown as text.
         pictures: of all scenes, of some, or of none. `write_scene` writes them as they are made;
             a generator of `ScenePictures` does as well.
-        settings: what was evaluated and how; nested mappings are fine.
+        settings: what was evaluated and how; nested dicts are fine.
         training_log: a run's `metrics.jsonl` or its folder; its curves are shown, and written as
             `training_curves.png`.
         inline: puts everything into the page, and removes the files of `report_files` that it has put there.
         title: of the page.
+        published: figures of papers beside those measured here, as of `published.table`.
 
     Returns:
         The page's path.
@@ -71,6 +73,7 @@ def write_report(
         'title': escape(title),
         'facts': _facts(settings),
         'means': means_table(rows, columns),
+        'published': Markup('') if published is None else sourced.section(published),
         'scenes': _scenes_part(rows, columns, written, inline),
         'curves': _curves_part(drawn),
         'settings': _settings_part(settings),
@@ -108,7 +111,7 @@ def _read_curves(log: str | pathlib.Path | None) -> list[curves.Curve]:
     if log is None:
         return []
     log = pathlib.Path(log)
-    return curves.read_log(log / LOG_NAME if log.is_dir() else log)
+    return curves.read_log(log / reports.TRAINING_LOG if log.is_dir() else log)
 
 
 def _inlined(written: Mapping[str, scenes.WrittenScene]) -> Iterable[Markup]:
@@ -430,19 +433,11 @@ def _curves_part(drawn: Sequence[curves.Curve]) -> Markup:
 def _settings_part(settings: Mapping[str, Any]) -> Markup:
     lines = [
         element('tr', None, element('th', {'scope': 'row'}, name(key)), element('td', None, name(value)))
-        for key, value in _flat(settings)
+        for key, value in traverse_util.flatten_dict(dict(settings), sep='.').items()
     ]
     table = element('div', {'class': 'scroll'}, element('table', None, element('tbody', None, *lines)))
     head = element('summary', None, element('span', {'class': 'name'}, 'Settings'))
     return element('details', {'class': 'settings'}, head, table)
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = '') -> Iterable[tuple[str, Any]]:
-    for key, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f'{prefix}{key}.')
-        else:
-            yield f'{prefix}{key}', value
 
 
 def _fill(parts: Mapping[str, Markup]) -> str:

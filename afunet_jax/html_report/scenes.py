@@ -6,7 +6,7 @@ import hashlib
 import math
 import pathlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,6 +20,7 @@ CALL = 'afunetScene'  # the page's function that a scene's file calls
 REFERENCE, GROUND_TRUTH = 'reference exposure', 'ground truth'
 QUALITIES = (97, 95, 92, 88, 82, 75, 65, 50, 35)  # of the JPEGs: the first that fits, else the last
 BYTES_PER_PIXEL = 2.6  # of a scene's file: 15 scenes of 1000 x 1500 pixels stay below 60 MB
+SMALL_FILE = 100_000  # bytes of a scene's file that are always allowed: those of small images are mostly headers
 SHOWN_MIDDLE = 0.2  # linear value at which the median of the first picture is shown at first
 MOST_STOPS = 6  # of the exposure slider, either way
 NAME_CHARACTERS = 40  # of a scene's name that its file's name keeps
@@ -35,14 +36,15 @@ class ScenePictures:
             method stands on the left at first.
         ground_truth: linear, float `[H, W, 3]`; None without one, then there are no error maps.
         reference: the reference exposure, gamma-encoded, uint16 or uint8 `[H, W, 3]`, or None.
-        probability_maps: method to HDR-VDP-2's probability of detection, float `[H, W]` in [0, 1].
+        probability_maps: title of HDR-VDP-2 with its preset, to method, to the probability of detection,
+            float `[H, W]` in [0, 1].
     """
 
     scene: str
     predictions: Mapping[str, np.ndarray]
     ground_truth: np.ndarray | None = None
     reference: np.ndarray | None = None
-    probability_maps: Mapping[str, np.ndarray] = dataclasses.field(default_factory=dict)
+    probability_maps: Mapping[str, Mapping[str, np.ndarray]] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +60,7 @@ def write_scene(folder: str | pathlib.Path, pictures: ScenePictures) -> WrittenS
     """Encodes a scene's pictures into one file in `folder/report_files`, for `write_report`.
 
     Call it as scenes are done, so that only one scene's images are in memory. The JPEGs' quality is the best
-    of `QUALITIES` with which the file has at most `BYTES_PER_PIXEL` times the pixels.
+    of `QUALITIES` with which the file has at most `BYTES_PER_PIXEL` times the pixels, or `SMALL_FILE`.
 
     Raises:
         DataError: images of different shapes, not finite, or out of range; no predictions.
@@ -69,7 +71,8 @@ def write_scene(folder: str | pathlib.Path, pictures: ScenePictures) -> WrittenS
     layers = _layers(pictures)
     for quality in QUALITIES:
         encoded = [{**layer.entry, 'data': _text(encoding.jpeg(layer.image, quality))} for layer in layers]
-        if sum(len(entry['data']) for entry in encoded) <= BYTES_PER_PIXEL * height * width:
+        size = sum(len(entry['data']) + len(entry.get('gains', '')) for entry in encoded)
+        if size <= max(BYTES_PER_PIXEL * height * width, SMALL_FILE):
             break
     text = markup.script_json({**_start(pictures), 'height': height, 'width': width, 'layers': encoded})
     path = pathlib.Path(folder) / FOLDER / f'{key}.js'
@@ -103,8 +106,7 @@ def check(pictures: ScenePictures) -> None:
         images[GROUND_TRUTH] = pictures.ground_truth
     for title, image in images.items():
         _check_image(pictures.scene, title, image, (*size, 3))
-    for method, values in pictures.probability_maps.items():
-        title = f'probability map of {method}'
+    for title, values in _maps(pictures):
         _check_image(pictures.scene, title, values, size)
         if values.min() < 0 or values.max() > 1:
             raise DataError(
@@ -158,10 +160,16 @@ def _layers(pictures: ScenePictures) -> list[Layer]:
         for method, image in pictures.predictions.items():
             error = encoding.encode_error(hdr.mu_law(np.maximum(image, 0)), seen)
             layers.append(Layer({'kind': 'map', 'scale': 'error', 'title': f'error, {method}'}, error))
-    for method, values in pictures.probability_maps.items():
-        entry = {'kind': 'map', 'scale': 'probability', 'title': f'HDR-VDP-2, {method}'}
+    for title, values in _maps(pictures):
+        entry = {'kind': 'map', 'scale': 'probability', 'title': title}
         layers.append(Layer(entry, encoding.encode_map(values)))
     return layers
+
+
+def _maps(pictures: ScenePictures) -> Iterator[tuple[str, np.ndarray]]:
+    for metric, maps in pictures.probability_maps.items():
+        for method, values in maps.items():
+            yield f'{metric}, {method}', values
 
 
 def _hdr_layer(title: str, image: np.ndarray) -> Layer:

@@ -7,14 +7,14 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from afunet_jax import hdr
 from afunet_jax.errors import ConfigError
 from afunet_jax.metrics.checks import checked_unit_pair
-from afunet_jax.metrics.hdrvdp2 import PRESETS, hdrvdp2
+from afunet_jax.metrics.hdrvdp2 import PRESETS, HdrVdp2, hdrvdp2
 from afunet_jax.metrics.psnr import psnr
 from afunet_jax.metrics.pu21 import pu21_psnr, pu21_ssim
 from afunet_jax.metrics.ssim import ssim, training_ssim
@@ -32,6 +32,19 @@ _DECIBEL = {'unit': 'dB', 'range': DECIBEL_RANGE, 'digits': 3}
 _SSIM = {'unit': '', 'range': SSIM_RANGE, 'digits': 5}
 
 
+class Measured(NamedTuple):
+    """What a metric says of a pair.
+
+    Attributes:
+        figure: the number.
+        detection_map: `[H, W]` in [0, 1], HDR-VDP-2's probability that the difference is seen there; None of
+            other metrics.
+    """
+
+    figure: float
+    detection_map: np.ndarray | None = None
+
+
 @dataclasses.dataclass(frozen=True)
 class Metric:
     """A metric, called with a linear prediction and its linear label, both `[H, W, 3]` near [0, 1].
@@ -44,7 +57,8 @@ class Metric:
         unit: 'dB', or '' for a number without one.
         range: smallest and largest figure.
         values: what it judges: 'linear' or 'mu-law' values, or 'absolute', the light of a display.
-        function: of prediction and label, mu-law values if it judges those and linear ones otherwise.
+        function: of prediction and label, mu-law values if it judges those and linear ones otherwise; gives
+            the figure, or all that HDR-VDP-2 says.
         digits: behind the point in tables.
         clips: negative values of the prediction become 0 first, as in a `.hdr` file; of mu-law always.
         higher_is_better: or lower.
@@ -55,18 +69,23 @@ class Metric:
     unit: str
     range: tuple[float, float]
     values: str
-    function: Callable[[Array, Array], float]
+    function: Callable[[Array, Array], float | HdrVdp2]
     digits: int
     clips: bool = True
     higher_is_better: bool = True
 
     def __call__(self, prediction: Array, label: Array) -> float:
+        return self.measure(prediction, label).figure
+
+    def measure(self, prediction: Array, label: Array) -> Measured:
+        """The figure, and the map of metrics that have one, computed once."""
         prediction, label = checked_unit_pair(prediction, label)
         if self.clips or self.values == MU_LAW:
             prediction = np.maximum(prediction, 0)
         if self.values == MU_LAW:
             prediction, label = hdr.mu_law(prediction), hdr.mu_law(label)
-        return self.function(prediction, label)
+        found = self.function(prediction, label)
+        return Measured(found.q, found.p_map) if isinstance(found, HdrVdp2) else Measured(found)
 
 
 def _linear_and_mu_law(
@@ -88,13 +107,9 @@ def _pu21(peak: int) -> list[Metric]:
     ]
 
 
-def _quality(prediction: Array, label: Array, preset: str) -> float:
-    return hdrvdp2(prediction, label, preset=preset).q
-
-
 def _hdrvdp2(preset: str) -> Metric:
     values = LINEAR if PRESETS[preset].encoding == 'sRGB-display' else ABSOLUTE
-    function = functools.partial(_quality, preset=preset)
+    function = functools.partial(hdrvdp2, preset=preset)
     title = f'HDR-VDP-2 ({preset})'
     return Metric(hdrvdp2_name(preset), title, '', Q_RANGE, values, function, digits=2, clips=False)
 

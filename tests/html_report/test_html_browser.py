@@ -7,7 +7,7 @@ import cv2
 import imageio.v3 as iio
 import numpy as np
 import pytest
-from trial import EVIL, HEIGHT, WIDTH, image, rows, scene, write_log
+from trial import EVIL, HEIGHT, MAP, WIDTH, beside, image, rows, scene, write_log
 
 from afunet_jax import hdr, html_report
 from afunet_jax.html_report import encoding
@@ -23,7 +23,7 @@ def report(folder, names=('first', 'second', 'third'), methods=METHODS, **option
     pictures = [scene(name, methods, seed) for seed, name in enumerate(names)]
     log = write_log(folder / 'metrics.jsonl')
     return html_report.write_report(
-        folder, rows(names, methods), pictures, {'weights': 'x.pth'}, log, **options
+        folder, rows(names, methods), pictures, {'weights': 'x.pth'}, log, published=beside(methods[0]), **options
     )
 
 
@@ -200,7 +200,7 @@ def test_both_pictures_keep_the_same_place(opened):
 def test_error_and_probability_maps_have_colours_and_legends(opened):
     titles = opened.run(f'{VIEWER}.layers.map((layer) => layer.title)')
     put(opened, 'choose-left', titles.index('error, middle exposure'), 'change')
-    put(opened, 'choose-right', titles.index('HDR-VDP-2, AFUNet'), 'change')
+    put(opened, 'choose-right', titles.index(f'{MAP}, AFUNet'), 'change')
     assert opened.run("document.querySelectorAll('.legend').length") == 2
     error, probability = (canvas(opened, f'.side.{side} canvas').astype(int) for side in ('left', 'right'))
     assert error[:5, :10].sum(-1).mean() < error[:5, -20:].sum(-1).mean()  # the error grows with the radiance
@@ -208,6 +208,17 @@ def test_error_and_probability_maps_have_colours_and_legends(opened):
     before = canvas(opened, '.side.left canvas')
     put(opened, 'exposure', 6)
     assert (canvas(opened, '.side.left canvas') == before).all()
+
+
+def test_the_number_of_a_published_row_leads_to_its_source(page):
+    page.run("document.querySelector('.published a[href=\"#source-2\"]').click()")
+    page.settle()
+    found = page.run("""(() => {
+        const target = document.querySelector(':target'), b = target.getBoundingClientRect();
+        return [target.textContent, b.top >= -1 && b.bottom <= innerHeight + 1];
+    })()""")
+    assert found == ['another paper', True]
+    assert page.run("document.querySelectorAll('.published tr.measured').length") == 1
 
 
 def test_thumbnails_show_every_layer_and_choose_it(opened):
@@ -353,6 +364,7 @@ def test_long_names_do_not_widen_a_phones_page(browser, tmp_path):
     browser.open(report(tmp_path, [long], (long, 'other')), width=360, height=700, mobile=True)
     show(browser)
     assert browser.run('[document.documentElement.scrollWidth, innerWidth]') == [360, 360]
+    assert browser.run("document.querySelector('.published .measured th').offsetWidth") < 360 / 2  # it stays in view
 
 
 def test_light_and_dark(browser, path):

@@ -7,7 +7,7 @@ import re
 
 import numpy as np
 import pytest
-from trial import EVIL, HEIGHT, WIDTH, row, rows, scene, write_log
+from trial import EVIL, HEIGHT, MAP, WIDTH, beside, row, rows, scene, write_log
 
 from afunet_jax import html_report
 from afunet_jax.errors import DataError
@@ -68,6 +68,21 @@ def test_best_is_marked_per_column_and_lower_seconds_are_better(tmp_path):
     assert re.findall(r'<td class="best">([^<]*)', table) == ['40.000', '0.25']
 
 
+def test_published_rows_stand_beside_ours_with_their_sources(tmp_path):
+    path = html_report.write_report(tmp_path, rows(['a']), [], {}, published=beside())
+    section = path.read_text().split('<section class="published">')[1].split('</section>')[0]
+    lines = [re.findall(r'<t[dh][^>]*>(.*?)</t[dh]>', line) for line in section.split('<tr')[1:]]
+    shown = [[re.sub('<[^>]*>', '', cell) for cell in line] for line in lines]
+    assert shown == [
+        ['method', 'from', 'PSNR-mu', 'HDR-VDP-2 (sctnet)', 'HDR-VDP-2 (safnet)'],
+        ['first', 'published [1]', '44.10', '–', '66.93'],
+        ['second', 'published [1][2]', '44.91', '–', '–'],
+        ['AFUNet', 'measured', '44.500', '66.75', '–'],
+    ]
+    assert set(re.findall('href="#(.*?)"', section)) == set(re.findall(' id="(.*?)"', section))
+    assert re.findall('<li id="source-2"><bdi>(.*?)</bdi>', section) == ['another paper']
+
+
 def test_infinite_and_missing_scores_are_shown(tmp_path):
     found = [row('a', 'x', psnr_mu=float('inf'), ssim_mu=None), row('b', 'x', psnr_mu=30.0, ssim_mu=0.5)]
     path = html_report.write_report(tmp_path, found, [], {})
@@ -94,10 +109,13 @@ def test_names_from_files_are_text(tmp_path, evil, inline):
             {'weights': '5', '6': '7', 'model': {'8': '9'}},
             inline=inline,
             title='0',
+            published=beside('8'),
         )
     )
     ours = read(
-        html_report.write_report(tmp_path / 'evil', found, pictures, settings, inline=inline, title=evil)
+        html_report.write_report(
+            tmp_path / 'evil', found, pictures, settings, inline=inline, title=evil, published=beside(evil)
+        )
     )
     assert [tag for tag, _ in ours.tags] == [tag for tag, _ in plain.tags]
     assert [sorted(attributes) for _, attributes in ours.tags] == [
@@ -106,7 +124,7 @@ def test_names_from_files_are_text(tmp_path, evil, inline):
     assert evil in ours.text
     for name in ('src', 'href', 'data-source', 'id', 'data-scene'):
         for _, attributes in ours.tags:
-            assert re.fullmatch(r'[\w./-]*', attributes.get(name) or '', re.ASCII)
+            assert re.fullmatch(r'#?[\w./-]*', attributes.get(name) or '', re.ASCII)
 
 
 @pytest.mark.parametrize('evil', EVIL)
@@ -115,7 +133,7 @@ def test_a_scenes_file_is_ascii_and_holds_no_markup(tmp_path, evil):
     text = path.read_text(encoding='ascii')
     assert not set('<>&') & set(text)
     titles = {layer['title'] for layer in json.loads(text.partition(',')[2][:-3])['layers']}
-    assert titles == {evil, 'ground truth', 'reference exposure', f'error, {evil}', f'HDR-VDP-2, {evil}'}
+    assert titles == {evil, 'ground truth', 'reference exposure', f'error, {evil}', f'{MAP}, {evil}'}
 
 
 def test_file_names_that_are_no_utf8_can_be_shown(tmp_path):
@@ -198,6 +216,17 @@ def test_15_scenes_of_1000_by_1500_stay_below_60_megabytes():
     assert 15 * scenes.BYTES_PER_PIXEL * 1000 * 1500 < 59e6
 
 
+def test_gains_count_and_small_images_keep_the_best_quality(tmp_path, monkeypatch):
+    path = html_report.write_scene(tmp_path, scene('a')).path
+    layers = json.loads(path.read_text().partition(',')[2][:-3])['layers']
+    best = path.stat().st_size
+    assert best > scenes.BYTES_PER_PIXEL * HEIGHT * WIDTH
+    whole = sum(len(layer['data']) + len(layer.get('gains', '')) for layer in layers)
+    for limit, same in ((whole, True), (whole - 1, False)):
+        monkeypatch.setattr(scenes, 'SMALL_FILE', limit)
+        assert (html_report.write_scene(tmp_path, scene('a')).path.stat().st_size == best) == same
+
+
 BAD = {
     'no prediction': ({'predictions': {}}, 'at least one prediction'),
     'another size': (
@@ -206,7 +235,7 @@ BAD = {
     ),
     'grey': ({'predictions': {'m': np.ones((HEIGHT, WIDTH), np.float32)}}, 'm: the shape must be'),
     'nan': ({'predictions': {'m': np.full((HEIGHT, WIDTH, 3), np.nan, np.float32)}}, 'not finite'),
-    'probability': ({'probability_maps': {'m': np.full((HEIGHT, WIDTH), 1.5)}}, '0 to 1'),
+    'probability': ({'probability_maps': {MAP: {'m': np.full((HEIGHT, WIDTH), 1.5)}}}, 'sctnet.*, m: .*0 to 1'),
     'float reference': ({'reference': np.ones((HEIGHT, WIDTH, 3), np.float32)}, 'uint16 or uint8'),
 }
 

@@ -6,6 +6,7 @@ import numpy as np
 
 from afunet_jax import hdr
 from afunet_jax.html_report import ScenePictures
+from afunet_jax.reports import SourcedLine, SourcedTable
 
 EVIL = (
     '<img src=x onerror="document.title=`owned`">',
@@ -13,6 +14,7 @@ EVIL = (
     'ünï-雪-\u202egnp',
 )
 HEIGHT, WIDTH = 60, 90
+MAP = 'HDR-VDP-2 (sctnet)'
 
 
 def image(seed):
@@ -28,7 +30,7 @@ def scene(name, methods=('AFUNet', 'middle exposure'), seed=0):
     predictions = {method: truth * np.float32(1 - 0.25 * i) for i, method in enumerate(methods)}
     reference = np.round(hdr.from_radiance(truth, np.float32(4)) * 65535).astype(np.uint16)
     maps = {method: np.linspace(0, 1, HEIGHT * WIDTH).reshape(HEIGHT, WIDTH) for method in methods}
-    return ScenePictures(name, predictions, truth, reference, maps)
+    return ScenePictures(name, predictions, truth, reference, {MAP: maps})
 
 
 def row(scene, method, **values):
@@ -49,6 +51,17 @@ def rows(names, methods=('AFUNet', 'middle exposure')):
         for i, name in enumerate(names)
         for j, method in enumerate(methods)
     ]
+
+
+def beside(method='AFUNet'):
+    """Published figures beside a measured one."""
+    lines = (
+        SourcedLine('first', {'psnr_mu': '44.10', 'hdrvdp2_safnet': '66.93'}, (1,)),
+        SourcedLine('second', {'psnr_mu': '44.91'}, (1, 2)),
+        SourcedLine(method, {'psnr_mu': '44.500', 'hdrvdp2_sctnet': '66.75'}),
+    )
+    titles = {'psnr_mu': 'PSNR-mu', 'hdrvdp2_sctnet': 'HDR-VDP-2 (sctnet)', 'hdrvdp2_safnet': 'HDR-VDP-2 (safnet)'}
+    return SourcedTable('kalantari', titles, lines, (f'a paper of {method}', 'another paper'))
 
 
 def write_log(path, steps=1000):

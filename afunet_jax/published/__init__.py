@@ -1,8 +1,8 @@
 """Figures that papers have published, beside ours.
 
-The files in `published/`, one a data set, hold a row per method and table, copied from the source that the
-row names under `read_in`; a figure that was not found in a source is empty. Papers compute SSIM in
-different ways and HDR-VDP-2 under different presets; what is not known to be equal has its own column.
+The CSV files here, one a data set, hold a row per method and table, copied from the source that the row
+names under `read_in`; a figure that was not found in a source is empty. Papers compute SSIM in different
+ways and HDR-VDP-2 under different presets; what is not known to be equal has its own column.
 """
 
 import csv
@@ -14,7 +14,7 @@ from afunet_jax import reports
 from afunet_jax.errors import ConfigError, DataError
 from afunet_jax.metrics.registry import METRICS, hdrvdp2_name
 
-FOLDER = pathlib.Path(__file__).parent / 'published'
+FOLDER = pathlib.Path(__file__).parent
 DATASETS = tuple(sorted(path.stem for path in FOLDER.glob('*.csv')))
 FIGURES = (
     'psnr_mu',
@@ -97,8 +97,8 @@ def _row(dataset: str, record: Mapping[str, str], where: str) -> PublishedRow:
         raise DataError(f'{where} is no row of published figures: {error!r}. Restore the file.') from error
 
 
-def table(dataset: str, measured: Mapping[str, Mapping[str, float | None]]) -> str:
-    """Published and measured rows in one table, with the sources below.
+def table(dataset: str, measured: Mapping[str, Mapping[str, float | None]]) -> reports.SourcedTable:
+    """Published and measured rows in one table, with their sources.
 
     A column holds figures of one definition only: each preset of HDR-VDP-2 has its own, and so have papers
     that do not say theirs. A published row whose figures all stand in another row of the same method is
@@ -107,7 +107,7 @@ def table(dataset: str, measured: Mapping[str, Mapping[str, float | None]]) -> s
     Args:
         dataset: one of `DATASETS`.
         measured: method to metrics, as `reports.means` gives them; keys of `METRICS` (and 'seconds', which
-            is left out). None prints as '-'.
+            is left out). None is a figure that there is not.
 
     Raises:
         ConfigError: no published figures of the data set, or a metric without a name in `METRICS`.
@@ -116,17 +116,12 @@ def table(dataset: str, measured: Mapping[str, Mapping[str, float | None]]) -> s
     names = _columns(published, measured)
     sources = list(dict.fromkeys(row.source for row in published))
     lines = [
-        [row.method, 'published ' + ''.join(f'[{sources.index(s) + 1}]' for s in found)]
-        + [row.figures.get(name, '-') for name in names]
+        reports.SourcedLine(row.method, row.figures, tuple(sources.index(source) + 1 for source in found))
         for row, found in _folded(published)
     ]
-    lines += [
-        [method, 'measured', *(_figure(name, figures.get(name)) for name in names)]
-        for method, figures in measured.items()
-    ]
-    titles = ['method', 'from', *(_title(name) for name in names)]
-    notes = [f'[{number}] {source}' for number, source in enumerate(sources, start=1)]
-    return '\n'.join([reports.table(titles, lines), '', *notes])
+    lines += [reports.SourcedLine(method, _printed(figures)) for method, figures in measured.items()]
+    titles = {name: _title(name) for name in names}
+    return reports.SourcedTable(dataset, titles, tuple(lines), tuple(sources))
 
 
 def _columns(
@@ -162,5 +157,9 @@ def _title(name: str) -> str:
     return UNKNOWN_TITLE if name == UNKNOWN else METRICS[name].title
 
 
-def _figure(name: str, value: float | None) -> str:
-    return '-' if value is None else f'{value:.{METRICS[name].digits}f}'
+def _printed(figures: Mapping[str, float | None]) -> dict[str, str]:
+    return {
+        name: f'{value:.{METRICS[name].digits}f}'
+        for name, value in figures.items()
+        if name in METRICS and value is not None
+    }

@@ -1,0 +1,56 @@
+"""Ways to merge a bracket that need no training: what a network has to beat.
+
+Each takes a scene and returns linear RGB float32 `[H, W, 3]` at the middle exposure's moment, in the units of
+its ground truth (1: full scale of the exposure of EV 0).
+"""
+
+from collections.abc import Callable
+
+import cv2
+import numpy as np
+
+from afunet_jax import hdr
+from afunet_jax.data.scenes import Scene
+
+EIGHT_BITS = 257  # 16-bit values in a step of 8 bits: 65535 / 255
+LEAST_WEIGHT = 1e-6  # where no exposure is trusted
+
+
+def middle_exposure(scene: Scene) -> np.ndarray:
+    """The radiance of the middle exposure alone; what it clips stays clipped."""
+    return hdr.to_radiance(hdr.decode_ldr(scene.ldrs[1]), hdr.exposure_time(scene.evs[1]))
+
+
+def weighted_merge(scene: Scene) -> np.ndarray:
+    """Weighted mean of the three radiances, without alignment.
+
+    Triangle weights on the LDR values, zero at 0 and 1 (after Debevec and Malik 1997); the short exposure
+    keeps weight 1 in the lights and the long one in the shades, so that the weights never vanish together.
+    """
+    ldrs = hdr.decode_ldr(scene.ldrs)
+    weights = 1 - np.abs(2 * ldrs - 1)
+    weights[0][ldrs[0] > 0.5] = 1
+    weights[2][ldrs[2] < 0.5] = 1
+    radiance = np.stack([hdr.to_radiance(ldr, t) for ldr, t in zip(ldrs, hdr.exposure_time(scene.evs))])
+    return ((weights * radiance).sum(0) / np.maximum(weights.sum(0), LEAST_WEIGHT)).astype(np.float32)
+
+
+def aligned_debevec(scene: Scene) -> np.ndarray:
+    """What OpenCV offers: shifts by median threshold bitmaps (Ward 2003), then Debevec and Malik's merge.
+
+    The shift is one for the whole image. OpenCV does both on 8 bits. The response is the known one, gamma 2.2.
+    """
+    frames = [np.rint(frame / EIGHT_BITS).astype(np.uint8) for frame in scene.ldrs]
+    cv2.createAlignMTB().process(frames, frames)  # onto the middle one
+    values = np.maximum(np.arange(256), 0.5) / 255  # the merge takes logarithms
+    response = np.repeat(values[:, None, None] ** hdr.GAMMA, 3, 2).astype(np.float32)
+    times = np.asarray(hdr.exposure_time(scene.evs), np.float32)
+    merged = cv2.createMergeDebevec().process(frames, times, response)
+    return np.nan_to_num(merged, nan=0.0, posinf=float(1 / times.min()))
+
+
+BASELINES: dict[str, Callable[[Scene], np.ndarray]] = {
+    'middle exposure': middle_exposure,
+    'weighted merge': weighted_merge,
+    'MTB and Debevec': aligned_debevec,
+}
