@@ -3,7 +3,7 @@
 from absl import flags
 from ml_collections import config_flags
 
-from afunet_jax import cli, evaluation
+from afunet_jax import cli, evaluation, parallel
 from afunet_jax.models import afunet
 
 _CONFIG = config_flags.DEFINE_config_file('config', 'configs/kalantari.py', 'The recipe.', lock_config=True)
@@ -12,6 +12,7 @@ _OUT = flags.DEFINE_string('out', None, 'Tables and pictures go here.', required
 
 
 def main(_) -> None:
+    parallel.use_compilation_cache()
     config = _CONFIG.value
     evaluation.run(afunet.build(config.model), config, _WEIGHTS.value, _OUT.value)
 

@@ -7,7 +7,6 @@ from typing import Any, NoReturn
 
 from absl import app, logging
 
-from afunet_jax import parallel
 from afunet_jax.errors import AFUNetError
 
 EXIT_ERROR = 2
@@ -24,7 +23,6 @@ def errors_as_messages(main: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(main)
     def wrapped(*args: Any) -> Any:
         logging.set_verbosity(logging.ERROR)  # Orbax reports every move of a save
-        parallel.use_compilation_cache()
         try:
             return main(*args)
         except AFUNetError as error:

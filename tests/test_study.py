@@ -11,9 +11,10 @@ import time
 import pytest
 import small
 
-from afunet_jax import study
 from afunet_jax.errors import CheckpointError, ConfigError
 from afunet_jax.models import afunet
+from afunet_jax.study import __main__ as program
+from afunet_jax.study import entries, progress, running
 
 STEPS = 4
 SHAPES = functools.cache(afunet.parameter_shapes)  # every test counts the same few networks
@@ -101,7 +102,7 @@ def start(root, monkeypatch):
 
     def start(*arguments, names='ab', fake=''):
         monkeypatch.setenv('FAKE', fake)
-        return study.main(arguments_of(root, *arguments, names=names))
+        return program.main(arguments_of(root, *arguments, names=names))
 
     return start
 
@@ -121,7 +122,7 @@ def calls(root):
 
 def entries_of(root, *names, overrides=()):
     configs = [(name, f'{root}/config.py:{name}') for name in names]
-    return study.resolve(configs, overrides, root / 'out', root)
+    return entries.resolve(configs, overrides, root / 'out', root)
 
 
 def claim(root, name):
@@ -142,7 +143,7 @@ def error(capsys, run, *arguments, **options):
 
 
 def test_all_are_trained_and_evaluated_in_turn_and_stand_in_the_table(start, root, capsys):
-    assert start() == study.OK
+    assert start() == program.OK
     assert calls(root) == ['train a', 'eval a', 'train b', 'eval b']
     out, err = capsys.readouterr()
     assert 'b (2 of 2): finished after' in err and 'no training left' in err
@@ -181,10 +182,10 @@ def test_the_files_hold_what_the_table_holds(start, root):
 def test_finished_ones_are_skipped(start, root, capsys):
     start()
     before, rows = calls(root), table(root)
-    assert start() == study.OK
+    assert start() == program.OK
     assert before and calls(root) == [] and table(root) == rows
     assert 'a (1 of 2): finished, skipped' in capsys.readouterr().err
-    assert start(names='cab') == study.OK
+    assert start(names='cab') == program.OK
     assert calls(root) == ['train c', 'eval c']
     assert [row['name'] for row in table(root)] == ['c', 'a', 'b']
 
@@ -232,42 +233,42 @@ def test_other_settings_of_the_training_are_refused_before_anything_runs(start, 
     ('eval:a:fail', 'eval.py ended with status 1'),
 ])  # fmt: skip
 def test_a_failure_is_reported_and_the_others_go_on(start, root, capsys, fake, expected):
-    assert start(fake=fake) == study.FAILED
+    assert start(fake=fake) == program.FAILED
     assert calls(root)[-2:] == ['train b', 'eval b']
     out, err = capsys.readouterr()
     assert f'a: {expected}' in out and f'a: {expected}' in err
     assert f'this is {fake[: fake.index(":")]} of a' in err  # the end of its log
     assert [row['status'] for row in table(root)] == [expected, 'finished']
     assert table(root)[1]['differences']['psnr_mu'] is None  # the first row has no figure
-    assert start() == study.OK
+    assert start() == program.OK
     assert calls(root) == (['train a'] if fake.startswith('train') else []) + ['eval a']
     assert table(root)[1]['differences']['psnr_mu'] == 1.5
 
 
 def test_a_failure_stops_the_others_if_asked(start, root):
-    assert start('--stop_on_failure', fake='train:a:fail') == study.FAILED
+    assert start('--stop_on_failure', fake='train:a:fail') == program.FAILED
     assert calls(root) == ['train a']
     assert [row['status'] for row in table(root)] == ['train.py ended with status 1', 'not finished']
 
 
 def test_an_evaluation_that_writes_nothing_is_a_failure(start, root):
     (root / 'eval.py').write_text('')
-    assert start(names='a') == study.FAILED
+    assert start(names='a') == program.FAILED
     assert 'has written no' in table(root)[0]['status']
 
 
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize('program', ['train', 'eval'])
 def test_a_signal_is_passed_on_and_the_same_command_goes_on(start, root, capsys, number, program):
-    handlers = [signal.getsignal(n) for n in study.SIGNALS]
+    handlers = [signal.getsignal(n) for n in running.SIGNALS]
     assert start(fake=f'{program}:a:{number:d}') == 128 + number
-    assert [signal.getsignal(n) for n in study.SIGNALS] == handlers
+    assert [signal.getsignal(n) for n in running.SIGNALS] == handlers
     assert (root / 'out' / 'a' / 'signals').read_text() == f'{number:d}\n'
     assert calls(root) == (['train a'] if program == 'train' else ['train a', 'eval a'])
     err = capsys.readouterr().err
     assert f'interrupted by {number.name}' in err
     assert f'python -m afunet_jax.study {" ".join(arguments_of(root))}' in err
-    assert start() == study.OK
+    assert start() == program.OK
     assert calls(root) == (['train a'] if program == 'train' else []) + ['eval a', 'train b', 'eval b']
     log = (root / 'out' / 'a' / 'train.log').read_text()
     assert ('from step 2' in log) == (program == 'train')
@@ -278,7 +279,7 @@ def test_a_signal_is_passed_on_and_the_same_command_goes_on(start, root, capsys,
 def test_a_second_signal_kills(start, root):
     assert start(fake='train:a:stubborn') == 128 + signal.SIGTERM
     assert (root / 'out' / 'a' / 'signals').read_text() == f'{signal.SIGTERM:d}\n'
-    assert start() == study.OK
+    assert start() == program.OK
 
 
 def test_a_program_that_outlives_its_study_holds_the_folder(root, start, capsys, monkeypatch):
@@ -293,9 +294,9 @@ def test_a_program_that_outlives_its_study_holds_the_folder(root, start, capsys,
     assert waiting.exists()
     assert 'another study works here' in error(capsys, start, names='a')
     (root / 'out' / 'a' / 'go').write_text('')
-    with open(root / 'out' / study.LOCK) as lock:
+    with open(root / 'out' / running.LOCK) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # until the program has ended
-    assert start(names='a') == study.OK
+    assert start(names='a') == program.OK
     assert 'from step 4' in (root / 'out' / 'a' / 'train.log').read_text()
 
 
@@ -317,7 +318,7 @@ def test_rows_that_were_measured_in_another_way_are_not_compared(start, root):
 ])  # fmt: skip
 def test_lists_of_configs(root, text, expected):
     path = str(root / 'config.py')
-    assert study.parse_configs(text.format(path)) == [
+    assert entries.parse_configs(text.format(path)) == [
         (name, config.format(path)) for name, config in expected
     ]
 
@@ -333,13 +334,13 @@ def test_lists_of_configs(root, text, expected):
 ])  # fmt: skip
 def test_lists_that_cannot_be(root, text, message):
     with pytest.raises(ConfigError, match=message):
-        study.parse_configs(text.format(root))
+        entries.parse_configs(text.format(root))
 
 
 def test_tables_of_the_paper_are_lists_of_our_variants():
     from configs import variants
 
-    lists = {table: study.table_configs(table) for table in study.TABLES}
+    lists = {table: entries.table_configs(table) for table in entries.TABLES}
     assert {config.partition(':')[0] for rows in lists.values() for _, config in rows} == {
         str(small.ROOT / 'configs' / 'variants.py')
     }
@@ -354,7 +355,7 @@ def test_tables_of_the_paper_are_lists_of_our_variants():
 
 def test_an_unknown_table_names_the_known_ones():
     with pytest.raises(ConfigError, match="4, 5, 6, not '7'.*--configs"):
-        study.table_configs('7')
+        entries.table_configs('7')
 
 
 @pytest.mark.parametrize(('arguments', 'message'), [
@@ -373,7 +374,7 @@ def test_mistakes_end_with_a_message_before_anything_runs(start, root, capsys, a
 
 def test_a_config_that_fails_is_named(root):
     with pytest.raises(ConfigError, match='config.py:z: KeyError: z'):
-        study.resolve([('z', f'{root}/config.py:z')], (), root / 'out', root)
+        entries.resolve([('z', f'{root}/config.py:z')], (), root / 'out', root)
 
 
 def test_damaged_records_and_results_are_named(start, root, capsys):
@@ -389,32 +390,32 @@ def test_checkpoints_without_their_config_are_refused(start, root):
     start(names='a')
     (root / 'out' / 'a' / 'checkpoints').mkdir()
     with pytest.raises(CheckpointError, match='has checkpoints but no config.json'):
-        study.check_folder(entries_of(root, 'a')[0])
+        entries.check_folder(entries_of(root, 'a')[0])
 
 
 def test_the_last_step_is_read_off_the_end_of_the_log(root):
     (entry,) = entries_of(root, 'a')
-    assert study.last_step(entry) == 0
+    assert entries.last_step(entry) == 0
     entry.folder.mkdir(parents=True)
     lines = ''.join(json.dumps({'step': step, 'loss': 1 / step}) + '\n' for step in range(1, 1001))
     (entry.folder / 'metrics.jsonl').write_text(lines + '{"step": 10')
-    assert study.last_step(entry) == 1000
+    assert entries.last_step(entry) == 1000
 
 
 def test_the_time_left_counts_operations(root, monkeypatch):
     a, b = entries_of(root, 'a', 'b')
     assert b.work / a.work == b.parameters / a.parameters > 1.2
     now = 100.0
-    monkeypatch.setattr(study.time, 'monotonic', lambda: now)
+    monkeypatch.setattr(progress.time, 'monotonic', lambda: now)
     stream = io.StringIO()
-    progress = study.Progress([a, b], stream)
+    line = progress.Progress([a, b], stream)
     a.folder.mkdir(parents=True)
     (a.folder / 'metrics.jsonl').write_text(json.dumps({'step': 1}) + '\n')
     now += 100
-    progress.training(a)
+    line.training(a)
     left = 100 * (a.work * 3 / 4 + b.work) / (a.work / 4)
     assert (
-        f'training, step 1/4, 1:40 so far; ETA of the study {study.format_duration(left)}'
+        f'training, step 1/4, 1:40 so far; ETA of the study {progress.format_duration(left)}'
         in stream.getvalue()
     )
 
@@ -431,14 +432,14 @@ def test_two_tiny_configs_really(tmp_path):
         f'--config.data.dir={tmp_path}/data', f'--config.data.prepared_dir={tmp_path}/prepared',
     ]  # fmt: skip
     status, out, err = small.run('-m afunet_jax.study', *arguments)
-    assert status == study.OK, err
+    assert status == program.OK, err
     assert 'PSNR-mu' in out and '5,331' in out
     rows = json.loads((tmp_path / 'out' / 'study.json').read_text())['rows']
     a, b = (row['means']['psnr_mu'] for row in rows)
     assert rows[1]['differences']['psnr_mu'] == pytest.approx(b - a, abs=1e-12) and a != b
     status, again, err = small.run('-m afunet_jax.study', *arguments)
-    assert (status, again) == (study.OK, out) and err.count('finished, skipped') == 2
+    assert (status, again) == (program.OK, out) and err.count('finished, skipped') == 2
     status, _, err = small.run('-m afunet_jax.study', *arguments, '--config.train.steps=31')
     assert status == 2 and 'train.steps: 30 there, 31 now' in err
     status, _, err = small.run('-m afunet_jax.study', *arguments, '--config.eval.pictures=False')
-    assert status == study.OK and (tmp_path / 'out' / '6' / 'train.log').read_text().count('$ ') == 1
+    assert status == program.OK and (tmp_path / 'out' / '6' / 'train.log').read_text().count('$ ') == 1

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from afunet_jax import checkpoints, cli, files
+from afunet_jax import checkpoints, cli, files, parallel
 from afunet_jax.compare import inputs, networks
 from afunet_jax.compare.differences import STEPS, compare
 from afunet_jax.compare.report import format_comparison, to_json
@@ -30,6 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if flags.json and flags.json.is_dir():
         raise ConfigError(f'--json={flags.json} is a folder; name a file')
     jax.config.update('jax_platforms', jax.config.jax_platforms or 'cpu')
+    parallel.use_compilation_cache()
     torch = networks.pytorch()[0]
     model, params, weights = _weights_of(flags)
     x, label, source = _batch_of(flags)
