@@ -13,7 +13,7 @@ import small
 
 from afunet_jax.errors import CheckpointError, ConfigError
 from afunet_jax.models import afunet
-from afunet_jax.study import __main__ as program
+from afunet_jax.study import __main__ as command
 from afunet_jax.study import entries, progress, running
 
 STEPS = 4
@@ -102,7 +102,7 @@ def start(root, monkeypatch):
 
     def start(*arguments, names='ab', fake=''):
         monkeypatch.setenv('FAKE', fake)
-        return program.main(arguments_of(root, *arguments, names=names))
+        return command.main(arguments_of(root, *arguments, names=names))
 
     return start
 
@@ -143,7 +143,7 @@ def error(capsys, run, *arguments, **options):
 
 
 def test_all_are_trained_and_evaluated_in_turn_and_stand_in_the_table(start, root, capsys):
-    assert start() == program.OK
+    assert start() == command.OK
     assert calls(root) == ['train a', 'eval a', 'train b', 'eval b']
     out, err = capsys.readouterr()
     assert 'b (2 of 2): finished after' in err and 'no training left' in err
@@ -182,10 +182,10 @@ def test_the_files_hold_what_the_table_holds(start, root):
 def test_finished_ones_are_skipped(start, root, capsys):
     start()
     before, rows = calls(root), table(root)
-    assert start() == program.OK
+    assert start() == command.OK
     assert before and calls(root) == [] and table(root) == rows
     assert 'a (1 of 2): finished, skipped' in capsys.readouterr().err
-    assert start(names='cab') == program.OK
+    assert start(names='cab') == command.OK
     assert calls(root) == ['train c', 'eval c']
     assert [row['name'] for row in table(root)] == ['c', 'a', 'b']
 
@@ -233,27 +233,27 @@ def test_other_settings_of_the_training_are_refused_before_anything_runs(start, 
     ('eval:a:fail', 'eval.py ended with status 1'),
 ])  # fmt: skip
 def test_a_failure_is_reported_and_the_others_go_on(start, root, capsys, fake, expected):
-    assert start(fake=fake) == program.FAILED
+    assert start(fake=fake) == command.FAILED
     assert calls(root)[-2:] == ['train b', 'eval b']
     out, err = capsys.readouterr()
     assert f'a: {expected}' in out and f'a: {expected}' in err
     assert f'this is {fake[: fake.index(":")]} of a' in err  # the end of its log
     assert [row['status'] for row in table(root)] == [expected, 'finished']
     assert table(root)[1]['differences']['psnr_mu'] is None  # the first row has no figure
-    assert start() == program.OK
+    assert start() == command.OK
     assert calls(root) == (['train a'] if fake.startswith('train') else []) + ['eval a']
     assert table(root)[1]['differences']['psnr_mu'] == 1.5
 
 
 def test_a_failure_stops_the_others_if_asked(start, root):
-    assert start('--stop_on_failure', fake='train:a:fail') == program.FAILED
+    assert start('--stop_on_failure', fake='train:a:fail') == command.FAILED
     assert calls(root) == ['train a']
     assert [row['status'] for row in table(root)] == ['train.py ended with status 1', 'not finished']
 
 
 def test_an_evaluation_that_writes_nothing_is_a_failure(start, root):
     (root / 'eval.py').write_text('')
-    assert start(names='a') == program.FAILED
+    assert start(names='a') == command.FAILED
     assert 'has written no' in table(root)[0]['status']
 
 
@@ -268,7 +268,7 @@ def test_a_signal_is_passed_on_and_the_same_command_goes_on(start, root, capsys,
     err = capsys.readouterr().err
     assert f'interrupted by {number.name}' in err
     assert f'python -m afunet_jax.study {" ".join(arguments_of(root))}' in err
-    assert start() == program.OK
+    assert start() == command.OK
     assert calls(root) == (['train a'] if program == 'train' else []) + ['eval a', 'train b', 'eval b']
     log = (root / 'out' / 'a' / 'train.log').read_text()
     assert ('from step 2' in log) == (program == 'train')
@@ -279,7 +279,7 @@ def test_a_signal_is_passed_on_and_the_same_command_goes_on(start, root, capsys,
 def test_a_second_signal_kills(start, root):
     assert start(fake='train:a:stubborn') == 128 + signal.SIGTERM
     assert (root / 'out' / 'a' / 'signals').read_text() == f'{signal.SIGTERM:d}\n'
-    assert start() == program.OK
+    assert start() == command.OK
 
 
 def test_a_program_that_outlives_its_study_holds_the_folder(root, start, capsys, monkeypatch):
@@ -296,7 +296,7 @@ def test_a_program_that_outlives_its_study_holds_the_folder(root, start, capsys,
     (root / 'out' / 'a' / 'go').write_text('')
     with open(root / 'out' / running.LOCK) as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # until the program has ended
-    assert start(names='a') == program.OK
+    assert start(names='a') == command.OK
     assert 'from step 4' in (root / 'out' / 'a' / 'train.log').read_text()
 
 
@@ -432,14 +432,14 @@ def test_two_tiny_configs_really(tmp_path):
         f'--config.data.dir={tmp_path}/data', f'--config.data.prepared_dir={tmp_path}/prepared',
     ]  # fmt: skip
     status, out, err = small.run('-m afunet_jax.study', *arguments)
-    assert status == program.OK, err
+    assert status == command.OK, err
     assert 'PSNR-mu' in out and '5,331' in out
     rows = json.loads((tmp_path / 'out' / 'study.json').read_text())['rows']
     a, b = (row['means']['psnr_mu'] for row in rows)
     assert rows[1]['differences']['psnr_mu'] == pytest.approx(b - a, abs=1e-12) and a != b
     status, again, err = small.run('-m afunet_jax.study', *arguments)
-    assert (status, again) == (program.OK, out) and err.count('finished, skipped') == 2
+    assert (status, again) == (command.OK, out) and err.count('finished, skipped') == 2
     status, _, err = small.run('-m afunet_jax.study', *arguments, '--config.train.steps=31')
     assert status == 2 and 'train.steps: 30 there, 31 now' in err
     status, _, err = small.run('-m afunet_jax.study', *arguments, '--config.eval.pictures=False')
-    assert status == program.OK and (tmp_path / 'out' / '6' / 'train.log').read_text().count('$ ') == 1
+    assert status == command.OK and (tmp_path / 'out' / '6' / 'train.log').read_text().count('$ ') == 1
