@@ -15,17 +15,17 @@ LAYERS = [  # a module imports from its own group or from those above it
     {'cli', 'image_io', 'models.fused_attention', 'models.afm', 'metrics.psnr', 'metrics.ssim', 'metrics.hdrvdp2',
      'data.progress'},
     {'metrics.ssim_variants', 'metrics.pu21', 'metrics', 'metrics.registry'},
-    {'models.afunet', 'vgg', 'reports', 'data.layouts', 'torch_twin'},
+    {'models.afunet', 'vgg', 'outputs', 'reports', 'data.layouts', 'torch_twin'},
     {'losses', 'safetensors_weights', 'torch_weights', 'html_report', 'data.scenes'},
     {'checkpoints', 'data.check', 'data.tfds_builders', 'data.batches', 'data.synthetic', 'data.brackets'},
-    {'data.datasets'},
+    {'data.datasets', 'export'},
     {'baselines', 'published', 'comparison', 'packaging'},
     {'evaluation'},
     {'training'},
     {'compare', 'study'},
 ]
 # Each counts as one module.
-PACKAGES = 'data.synthetic', 'data.brackets', 'compare', 'metrics.hdrvdp2', 'html_report', 'published', 'study'
+PACKAGES = 'data.synthetic', 'data.brackets', 'compare', 'metrics.hdrvdp2', 'html_report', 'outputs', 'published', 'study'
 TORCH = {'torch_weights', 'torch_twin', 'compare', 'vgg'}  # vgg reads torchvision's file
 
 

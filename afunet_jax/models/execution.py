@@ -1,6 +1,9 @@
 """How the network is computed: speed and memory, not values."""
 
+import contextlib
+import contextvars
 import dataclasses
+from collections.abc import Iterator
 
 import jax
 
@@ -8,6 +11,8 @@ from afunet_jax.models import chunks
 
 CPU_CHUNK = 32  # windows at once: fastest of 4 to 128 on two cores, forward and backward
 ATTENTIONS = ('plain', 'fused')
+
+_for_any_device = contextvars.ContextVar('for_any_device', default=False)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,6 +40,8 @@ class Execution:
     def tile(self, shape: tuple[int, ...]) -> tuple[int, int]:
         """Size of the tiles in which images `[B, H, W, ...]` are computed, see `chunks.map_tiles`."""
         batch, *size = shape[:3]
+        if self.at_once and not all(isinstance(side, int) for side in size):
+            return self.window, size[1]  # sizes are symbols: a row of windows
         return chunks.largest_tile(tuple(size), self.window, self.at_once // batch) if self.at_once else tuple(size)
 
     @property
@@ -44,5 +51,15 @@ class Execution:
 
 
 def on_cpu() -> bool:
-    """Whether arrays are computed on a CPU unless asked otherwise."""
-    return jax.default_backend() == 'cpu'
+    """Whether arrays are computed on a CPU unless asked otherwise; False inside `for_any_device`."""
+    return jax.default_backend() == 'cpu' and not _for_any_device.get()
+
+
+@contextlib.contextmanager
+def for_any_device() -> Iterator[None]:
+    """What is traced inside is meant for other machines: it is not written for a CPU because this one has no more."""
+    token = _for_any_device.set(True)
+    try:
+        yield
+    finally:
+        _for_any_device.reset(token)

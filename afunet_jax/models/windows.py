@@ -39,18 +39,18 @@ def relative_position_index(window: int) -> np.ndarray:
     return (rows * (2 * window - 1) + columns).astype(np.int32)
 
 
-def region_edges(window: int, shift: int) -> tuple[slice, slice, slice]:
-    """The three regions of one direction of a shifted image: those that keep their neighbours."""
-    return slice(0, -window), slice(-window, -shift), slice(-shift, None)
+def shift_regions(height: int, width: int, window: int, shift: int) -> jax.Array:
+    """Number of the region that each pixel of a shifted image belongs to, int32 `[1, H, W]`.
 
+    The image is cut at -window and -shift in each direction: pixels of one region keep their neighbours. Height and
+    width may be symbols (`jax.export`).
+    """
 
-def shift_regions(height: int, width: int, window: int, shift: int) -> np.ndarray:
-    """Number of the region that each pixel of a shifted image belongs to, int32 `[1, H, W]`."""
-    region = np.zeros((1, height, width), np.int32)
-    for i, rows in enumerate(region_edges(window, shift)):
-        for j, columns in enumerate(region_edges(window, shift)):
-            region[:, rows, columns] = 3 * i + j
-    return region
+    def stripe(side: int) -> jax.Array:
+        position = jnp.arange(side, dtype=jnp.int32)
+        return (position >= side - window).astype(jnp.int32) + (position >= side - shift)
+
+    return (3 * stripe(height)[:, None] + stripe(width)[None])[None]
 
 
 def regions_of_windows(regions: jax.Array, window: int) -> jax.Array:
