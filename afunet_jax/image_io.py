@@ -1,4 +1,4 @@
-"""Images on disk: 16-bit TIFF, PNG, JPEG and Radiance .hdr, read and written through OpenCV.
+"""Images on disk: 16-bit TIFF, PNG, JPEG and Radiance .hdr, read and written through OpenCV; OpenEXR read.
 
 In memory an image is `[H, W, 3]`, colours in the order R, G, B. LDR images are uint16 (8 bits are
 spread over 0..65535), HDR images are float32 and linear. A file is read whole or refused: before
@@ -25,8 +25,10 @@ EIGHT_TO_SIXTEEN_BITS = 257  # 255 * 257 == 65535
 RGBE_BIAS = 136  # a stored exponent e scales the mantissas by 2 ** (e - 136): 128, and 8 bits of mantissa
 RGBE_LARGEST = 255.0 * 2.0 ** (255 - RGBE_BIAS)  # the largest value that RGBE holds
 RADIANCE_MAGIC = (b'#?RADIANCE', b'#?RGBE')
+RADIANCE_PREAMBLE = 4096  # bytes of text that may stand before the magic words
 RADIANCE_FORMAT = b'32-bit_rle_rgbe'
 RLE_WIDTHS = range(8, 32768)  # narrower and wider images are stored flat, 4 bytes a pixel
+EXR_MAGIC = b'v/1\x01'
 TIFF_MAGIC = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')  # the last two are BigTIFF
 TIFF_LZW = 5  # compression, TIFF 6.0
 PNG_MAGIC = b'\x89PNG\r\n\x1a\n'
@@ -73,9 +75,9 @@ def read_ldr(path: PathLike) -> np.ndarray:
         DataError: missing, empty, truncated or damaged; another format; alpha, grey, palette or float.
     """
     path = pathlib.Path(path)
-    data = _read_bytes(path)
-    _check_ldr_file(path, data)
-    image = _decode(path, data)
+    data = read_bytes(path)
+    check_ldr_file(path, data)
+    image = decode(path, data)
     if image.dtype not in (np.uint8, np.uint16):
         raise DataError(f'{path}: an LDR image holds 8 or 16 bits a value, this one {image.dtype}. '
                         'Export it as 16-bit RGB TIFF.')
@@ -94,7 +96,9 @@ def read_hdr(path: PathLike) -> np.ndarray:
     """Reads a linear HDR image: Radiance `.hdr`, or a TIFF of floats.
 
     RGBE is decoded as `mantissa * 2 ** (e - 136)`, without the 0.5 that some readers add. A header's
-    EXPOSURE is not applied: the benchmarks' labels are used as they are stored.
+    EXPOSURE is not applied: the benchmarks' labels are used as they are stored. Lines of text before the
+    magic words, comments anywhere in the header, all eight orientations, and the run-length code of before 1991
+    are read.
 
     Returns:
         `[H, W, 3]` float32, RGB. The values are not checked: a label's rules are `data.scenes`' matter.
@@ -103,12 +107,12 @@ def read_hdr(path: PathLike) -> np.ndarray:
         DataError: missing, empty, truncated or damaged; another format; not three channels.
     """
     path = pathlib.Path(path)
-    data = _read_bytes(path)
-    if data.startswith(RADIANCE_MAGIC):
-        image = _decode(path, _plain_radiance(path, data))
+    data = read_bytes(path)
+    if (magic := radiance_start(data)) is not None:
+        image = _decode_radiance(path, data[magic:])
     elif data.startswith(TIFF_MAGIC):
         _check_tiff(path, data)
-        image = _decode(path, data)
+        image = decode(path, data)
     else:
         raise DataError(f'{path}: not an HDR image that can be read here, it starts with {data[:10]!r}. '
                         'Radiance .hdr and TIFF of floats are read; convert it to Radiance .hdr.')
@@ -118,7 +122,13 @@ def read_hdr(path: PathLike) -> np.ndarray:
     return np.ascontiguousarray(image[..., ::-1], dtype=np.float32)
 
 
-def _read_bytes(path: pathlib.Path) -> bytes:
+def read_bytes(path: PathLike) -> bytes:
+    """A file's content.
+
+    Raises:
+        DataError: missing, empty, or not readable.
+    """
+    path = pathlib.Path(path)
     try:
         data = path.read_bytes()
     except OSError as error:
@@ -129,8 +139,17 @@ def _read_bytes(path: pathlib.Path) -> bytes:
     return data
 
 
-def _decode(path: pathlib.Path, data: bytes) -> np.ndarray:
-    """OpenCV's decoder on bytes, so that any path will do; `[H, W]` or `[H, W, C]`, BGR."""
+def decode(path: PathLike, data: bytes) -> np.ndarray:
+    """OpenCV's decoder on a file's bytes, so that any path will do.
+
+    The orientation of a TIFF is applied, the EXIF orientation of other formats is not.
+
+    Returns:
+        `[H, W]`, or `[H, W, C]` in the order B, G, R, A, in the file's own type.
+
+    Raises:
+        DataError: the pixels cannot be decoded.
+    """
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
@@ -142,9 +161,19 @@ def _decode(path: pathlib.Path, data: bytes) -> np.ndarray:
     return image
 
 
-def _check_ldr_file(path: pathlib.Path, data: bytes) -> None:
+def check_ldr_file(path: PathLike, data: bytes, grey: bool = False) -> None:
+    """Holds a TIFF, PNG or JPEG against its own index or end marker, before anything is decoded.
+
+    Args:
+        path: for the messages.
+        data: the file's bytes.
+        grey: accept TIFFs of one channel, where black is zero.
+
+    Raises:
+        DataError: another format, truncated, or of colours that OpenCV does not read rightly.
+    """
     if data.startswith(TIFF_MAGIC):
-        _check_tiff(path, data)
+        _check_tiff(path, data, grey)
     elif data.startswith(PNG_MAGIC):
         if PNG_END not in data:
             raise DataError(f'{path}: truncated, the PNG has no end ({len(data)} bytes). {_FETCH_AGAIN}')
@@ -160,16 +189,16 @@ def _check_ldr_file(path: pathlib.Path, data: bytes) -> None:
 # ---- TIFF: its directory against its length -------------------------------------------------------
 
 _TIFF_TYPES = {1: 'B', 3: 'H', 4: 'I', 16: 'Q'}  # BYTE, SHORT, LONG, LONG8: all that the tags below use
-_TIFF_PHOTOMETRIC, _TIFF_RGB, _TIFF_YCBCR = 262, 2, 6
+_TIFF_PHOTOMETRIC, _TIFF_BLACK_IS_ZERO, _TIFF_RGB, _TIFF_YCBCR = 262, 1, 2, 6
 _TIFF_PLANAR, _TIFF_INTERLEAVED = 284, 1
 _TIFF_DATA_TAGS = ((273, 279), (324, 325))  # offsets and byte counts, of strips or of tiles
 _TIFF_COLOURS = {0: 'grey', 1: 'grey', 3: 'a palette', 4: 'a mask', 5: 'CMYK', 8: 'Lab'}
 
 
-def _check_tiff(path: pathlib.Path, data: bytes) -> None:
+def _check_tiff(path: pathlib.Path, data: bytes, grey: bool = False) -> None:
     """Every strip or tile of the first image lies inside the file, and it is what OpenCV reads rightly."""
     try:
-        tags = _tiff_tags(data)
+        tags = tiff_tags(data)
         pieces = [(tags[where], tags[count]) for where, count in _TIFF_DATA_TAGS if where in tags]
         end = max(start + size for starts, sizes in pieces for start, size in zip(starts, sizes, strict=True))
     except (struct.error, KeyError, ValueError) as error:
@@ -179,7 +208,7 @@ def _check_tiff(path: pathlib.Path, data: bytes) -> None:
         raise DataError(f'{path}: truncated, its pixels end at byte {end} and the file at {len(data)}. '
                         f'{_FETCH_AGAIN}')
     colour = tags.get(_TIFF_PHOTOMETRIC, (_TIFF_RGB,))[0]
-    if colour not in (_TIFF_RGB, _TIFF_YCBCR):
+    if colour not in (_TIFF_RGB, _TIFF_YCBCR) and not (grey and colour == _TIFF_BLACK_IS_ZERO):
         raise DataError(f'{path}: the colours must be RGB, this TIFF holds '
                         f'{_TIFF_COLOURS.get(colour, colour)}. Export it as RGB.')
     # OpenCV mixes up colours that are stored apart, without a word.
@@ -188,7 +217,7 @@ def _check_tiff(path: pathlib.Path, data: bytes) -> None:
                         'Export it with interleaved channels.')
 
 
-def _tiff_tags(data: bytes) -> dict[int, tuple[int, ...]]:
+def tiff_tags(data: bytes) -> dict[int, tuple[int, ...]]:
     """The whole-number tags of the first directory of a TIFF or BigTIFF (TIFF 6.0, section 2)."""
     order = '<' if data[:2] == b'II' else '>'
     big = data[2:4] in (b'+\0', b'\0+')
@@ -213,21 +242,54 @@ def _tiff_tags(data: bytes) -> dict[int, tuple[int, ...]]:
 # ---- Radiance ---------------------------------------------------------------------------------------
 
 
-def _plain_radiance(path: pathlib.Path, data: bytes) -> bytes:
-    """The same pixels under the plainest header: OpenCV wants FORMAT last and nothing after it."""
+def radiance_start(data: bytes) -> int | None:
+    """Where the magic words of a Radiance file are: its start, or after lines of text; None if nowhere."""
+    match = re.search(rb'^#\?(?:RADIANCE|RGBE)\b', data[:RADIANCE_PREAMBLE], re.MULTILINE)
+    return None if match is None else match.start()
+
+
+def radiance_size(path: PathLike, data: bytes) -> tuple[int, int]:
+    """Height and width of the image as it is meant to be seen, from the header alone.
+
+    Raises:
+        DataError: the header has no end, another FORMAT, or no size.
+    """
+    lines, length, orientation, _ = _radiance_layout(pathlib.Path(path), data)
+    return (length, lines) if orientation.startswith('X') else (lines, length)
+
+
+def _decode_radiance(path: pathlib.Path, data: bytes) -> np.ndarray:
+    """`[H, W, 3]` float32, BGR. OpenCV decodes the pixels under the plainest header: FORMAT last, -Y +X."""
+    lines, length, orientation, start = _radiance_layout(path, data)
+    pixels = data[start:]
+    if _in_old_code(pixels, lines, length):
+        image = from_rgbe(_decode_old_code(path, pixels, lines, length))[..., ::-1]
+    else:
+        _check_radiance_pixels(path, pixels, lines, length)
+        plain = b'#?RADIANCE\nFORMAT=%s\n\n-Y %d +X %d\n' % (RADIANCE_FORMAT, lines, length)
+        image = decode(path, plain + pixels)
+    # The first axis of the file comes first in its size; -Y counts from the top, +X from the left.
+    first, second = orientation[1], orientation[3]
+    if first == ('+' if orientation[0] == 'Y' else '-'):
+        image = image[::-1]
+    if second == ('+' if orientation[2] == 'Y' else '-'):
+        image = image[:, ::-1]
+    return image.swapaxes(0, 1) if orientation[0] == 'X' else image
+
+
+def _radiance_layout(path: pathlib.Path, data: bytes) -> tuple[int, int, str, int]:
+    """Number of scan lines, their length, orientation as in 'Y-X+', and where the pixels start."""
     header, resolution, start = _radiance_header(path, data)
     formats = [line.partition(b'=')[2].strip() for line in header if line.startswith(b'FORMAT=')]
     if formats != [RADIANCE_FORMAT]:
         raise DataError(f'{path}: the header must say FORMAT={RADIANCE_FORMAT.decode()} once, it says '
                         f'{[f.decode(errors="replace") for f in formats]}. Convert it to RGBE.')
-    match = re.fullmatch(rb'-Y +(\d+) +\+X +(\d+)', resolution.strip())
-    if match is None or 0 in map(int, match.groups()):
-        raise DataError(f'{path}: the size must read "-Y height +X width", rows from the top, it reads '
-                        f'{resolution[:40]!r}. Convert it to that orientation, or copy it again.')
-    height, width = map(int, match.groups())
-    _check_radiance_pixels(path, data, start, height, width)
-    plain = b'#?RADIANCE\nFORMAT=%s\n\n-Y %d +X %d\n' % (RADIANCE_FORMAT, height, width)
-    return plain + data[start:]
+    match = re.fullmatch(rb'([+-])([YX]) +(\d+) +([+-])([YX]) +(\d+)', resolution.strip())
+    if match is None or match[2] == match[5] or 0 in (int(match[3]), int(match[6])):
+        raise DataError(f'{path}: the size must read "-Y height +X width", or another orientation of Y and X, it '
+                        f'reads {resolution[:40]!r}. Copy it again, or export it anew.')
+    orientation = (match[2] + match[1] + match[5] + match[4]).decode()
+    return int(match[3]), int(match[6]), orientation, start
 
 
 def _radiance_header(path: pathlib.Path, data: bytes) -> tuple[list[bytes], bytes, int]:
@@ -238,17 +300,154 @@ def _radiance_header(path: pathlib.Path, data: bytes) -> tuple[list[bytes], byte
     return match[1].splitlines(), match[2], match.end()
 
 
-def _check_radiance_pixels(path: pathlib.Path, data: bytes, start: int, height: int, width: int) -> None:
+def _in_new_code(pixels: bytes, length: int) -> bool:
+    return length in RLE_WIDTHS and pixels[:4] == struct.pack('>BBH', 2, 2, length)
+
+
+def _in_old_code(pixels: bytes, lines: int, length: int) -> bool:
+    """Shorter than flat pixels, and with marks of a repetition: 1, 1, 1, count."""
+    return (not _in_new_code(pixels, length) and len(pixels) < lines * length * 4
+            and (np.frombuffer(pixels[:len(pixels) // 4 * 4], np.uint8).reshape(-1, 4)[:, :3] == 1).all(-1).any())
+
+
+def _decode_old_code(path: pathlib.Path, pixels: bytes, lines: int, length: int) -> np.ndarray:
+    """The run-length code of before 1991, to `[lines, length, 4]` uint8.
+
+    1, 1, 1, n repeats the pixel before it n times; marks in a row are digits of one count, the lowest first.
+    """
+    found = np.frombuffer(pixels[:len(pixels) // 4 * 4], np.uint8).reshape(-1, 4)
+    marks = (found[:, :3] == 1).all(-1)
+    order = np.arange(len(found))
+    digit = order - 1 - np.maximum.accumulate(np.where(marks, -1, order))  # 0 for the first mark after a pixel
+    shift = 8 * np.clip(digit, 0, 3)
+    counts = np.where(marks, found[:, 3].astype(np.int64) << shift, 1)
+    if marks[0] or len(pixels) % 4 or counts.sum() != lines * length:
+        raise DataError(f'{path}: truncated or damaged, its run-length code of before 1991 gives {counts.sum()} '
+                        f'pixels and {lines * length} are expected. {_FETCH_AGAIN}')
+    source = np.maximum.accumulate(np.where(marks, 0, order))
+    return np.repeat(found[source], counts, axis=0).reshape(lines, length, 4)
+
+
+def _check_radiance_pixels(path: pathlib.Path, pixels: bytes, lines: int, length: int) -> None:
     """Flat pixels have a known length; the length of RLE is found out by decoding it."""
-    new_rle = width in RLE_WIDTHS and data[start:start + 4] == struct.pack('>BBH', 2, 2, width)
-    found, flat = len(data) - start, height * width * 4
-    if new_rle or found == flat:
-        return
-    if found < flat and width in RLE_WIDTHS:
-        raise DataError(f'{path}: truncated, or in the run-length code of before 1991, which is not read '
-                        f'({found} bytes of pixels, {flat} expected). Copy it again, or convert it.')
-    raise DataError(f'{path}: truncated or damaged, {found} bytes of pixels and {flat} expected. '
-                    f'{_FETCH_AGAIN}')
+    found, flat = len(pixels), lines * length * 4
+    if not _in_new_code(pixels, length) and found != flat:
+        raise DataError(f'{path}: truncated or damaged, {found} bytes of pixels and {flat} expected. '
+                        f'{_FETCH_AGAIN}')
+
+
+# ---- OpenEXR ----------------------------------------------------------------------------------------
+
+_GREY = ('Y',)
+_REC709 = (0.64, 0.33, 0.30, 0.60, 0.15, 0.06, 0.3127, 0.3290)  # primaries and white where a header names none
+_CHROMATICITY_TOLERANCE = 0.005
+
+
+class ExrWarning(UserWarning):
+    """Something in an OpenEXR file was changed or passed over."""
+
+
+def exr_size(path: PathLike) -> tuple[int, int]:
+    """Height and width of an OpenEXR file's pixels (its data window), from the header alone.
+
+    Raises:
+        DataError: missing, damaged, or the OpenEXR package is not installed.
+    """
+    (left, top), (right, bottom) = _open_exr(path, header_only=True).header()['dataWindow']
+    return int(bottom - top) + 1, int(right - left) + 1
+
+
+def read_exr(path: PathLike) -> np.ndarray:
+    """Reads a linear image from OpenEXR (half, float or uint; scan lines or tiles, every compression).
+
+    Channels R, G, B are taken, of the only layer if they are named `layer.R`; Y alone becomes three equal
+    channels with a warning. Primaries other than Rec. 709 are not converted: an `ExrWarning` says so. Values
+    may be negative or above 1.
+
+    Returns:
+        `[H, W, 3]` float32, RGB: the data window.
+
+    Raises:
+        DataError: missing, truncated or damaged; deep; no R, G, B; an alpha below 1; NaN or infinite values.
+    """
+    path = pathlib.Path(path)
+    file = _open_exr(path)
+    channels = {name: channel.pixels for name, channel in _exr_part(path, file).items()}
+    colours, alpha = _exr_colours(path, channels)
+    image = np.stack(colours, axis=-1).astype(np.float32)
+    if alpha is not None and alpha.min() < 1:
+        raise DataError(f'{path}: the alpha channel is not opaque (smallest {alpha.min():.3g}). '
+                        'Flatten the image on a background.')
+    if not np.isfinite(image).all():
+        raise DataError(f'{path}: {int((~np.isfinite(image)).sum())} values of {image.size} are NaN or infinite. '
+                        'Export it anew.')
+    primaries = file.header().get('chromaticities')
+    if primaries is not None and not np.allclose(primaries, _REC709, atol=_CHROMATICITY_TOLERANCE):
+        warnings.warn(f'{path}: its primaries are not those of Rec. 709 and sRGB; colours are used as they are '
+                      'stored.', ExrWarning, stacklevel=2)
+    return image
+
+
+def _open_exr(path: PathLike, header_only: bool = False):
+    try:
+        import OpenEXR
+    except ImportError as error:
+        raise DataError(f'{path}: reading OpenEXR needs a package that is not installed. '
+                        'Run: pip install OpenEXR') from error
+    if read_start(path, len(EXR_MAGIC)) != EXR_MAGIC:
+        raise DataError(f'{path}: not an OpenEXR file. {_FETCH_AGAIN}')
+    try:
+        file = OpenEXR.File(str(path), separate_channels=True, header_only=header_only)
+        file.header()
+        return file
+    except (RuntimeError, ValueError, TypeError, MemoryError) as error:
+        raise DataError(f'{path}: truncated or damaged, OpenEXR cannot read it ({error}). {_FETCH_AGAIN}') from error
+
+
+def _exr_part(path: pathlib.Path, file) -> dict:
+    try:
+        if 'deep' in str(file.header().get('type')):
+            raise DataError(f'{path}: deep images are not read. Flatten it.')
+        return file.channels()
+    except (RuntimeError, ValueError) as error:
+        raise DataError(f'{path}: truncated or damaged, OpenEXR cannot read it ({error}). {_FETCH_AGAIN}') from error
+
+
+def _exr_colours(path: pathlib.Path, channels: dict[str, np.ndarray]):
+    """R, G, B and the alpha, if there is one."""
+    layers = {name.rpartition('.')[0] for name in channels}
+    complete = [layer for layer in layers if {_named(layer, c) for c in 'RGB'} <= set(channels)]
+    layer = '' if '' in complete else complete[0] if len(complete) == 1 else None
+    if layer is not None:
+        return [channels[_named(layer, c)] for c in 'RGB'], channels.get(_named(layer, 'A'))
+    if set(channels) - {'A'} == set(_GREY):
+        warnings.warn(f'{path}: grey, used as three equal channels.', ExrWarning, stacklevel=3)
+        return [channels['Y']] * 3, channels.get('A')
+    raise DataError(f'{path}: the channels R, G, B are wanted once, it has {", ".join(sorted(channels))}. '
+                    'Export it as RGB.')
+
+
+def _named(layer: str, channel: str) -> str:
+    return f'{layer}.{channel}' if layer else channel
+
+
+def read_start(path: PathLike, count: int) -> bytes:
+    """The first `count` bytes of a file, fewer if it is shorter.
+
+    Raises:
+        DataError: missing, empty, or not readable.
+    """
+    try:
+        with open(path, 'rb') as file:
+            start = file.read(count)
+    except OSError as error:
+        raise DataError(f'{path}: cannot be read ({error.strerror}). Check the path and its rights.') from error
+    if not start:
+        raise DataError(f'{path}: the file is empty (0 bytes). {_FETCH_AGAIN}')
+    return start
+
+
+# ---- RGBE -------------------------------------------------------------------------------------------
 
 
 def from_rgbe(rgbe: np.ndarray) -> np.ndarray:

@@ -222,7 +222,7 @@ def test_reads_the_headers_of_other_writers(tmp_path, radiance, header, width):
 
 @pytest.mark.parametrize('old, new, words', [
     (b'rgbe\n\n', b'xyze\n\n', 'FORMAT'), (b'FORMAT=32-bit_rle_rgbe', b'X=1', 'FORMAT'),
-    (b'-Y', b'+Y', 'size'), (b'-Y 60', b'-Y 0', 'size'), (b'\n\n-Y', b'\n-Y', 'size'),
+    (b'-Y', b'+X', 'size'), (b'-Y', b'Y', 'size'), (b'-Y 60', b'-Y 0', 'size'), (b'\n\n-Y', b'\n-Y', 'size'),
     (b'#?RADIANCE', b'Written by x', 'not an HDR image')])
 def test_refuses_odd_headers(tmp_path, radiance, old, new, words):
     image_io.write_hdr(tmp_path / 'a.hdr', radiance)
@@ -231,6 +231,77 @@ def test_refuses_odd_headers(tmp_path, radiance, old, new, words):
     (tmp_path / 'a.hdr').write_bytes(data.replace(old, new, 1))
     with pytest.raises(DataError, match=f'a.hdr: .*{words}'):
         image_io.read_hdr(tmp_path / 'a.hdr')
+
+
+@pytest.mark.parametrize('before', [b'Made by a camera\n', b'\n', b'two\r\nlines\n', b'#? no\n' * 50])
+@pytest.mark.parametrize('header', [
+    b'#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n# after\nEXPOSURE=2\n\n', b'#?RGBE\nFORMAT=32-bit_rle_rgbe\n\n'])
+def test_reads_radiance_after_lines_of_text(tmp_path, radiance, before, header):
+    image_io.write_hdr(tmp_path / 'a.hdr', radiance)
+    data = (tmp_path / 'a.hdr').read_bytes()
+    (tmp_path / 'b.hdr').write_bytes(before + header + data[data.index(b'-Y'):])
+    one, other = (image_io.read_hdr(tmp_path / name) for name in ('a.hdr', 'b.hdr'))
+    np.testing.assert_array_equal(one, other)
+    assert image_io.radiance_start((tmp_path / 'b.hdr').read_bytes()) == len(before)
+
+
+# The image as it is meant to be seen, to the scan lines of a file: Radiance's file formats, "-Y N +X M" and so on.
+ORIENTATIONS = {
+    '-Y +X': lambda x: x, '+Y +X': lambda x: x[::-1], '-Y -X': lambda x: x[:, ::-1], '+Y -X': lambda x: x[::-1, ::-1],
+    '+X -Y': lambda x: x.transpose(1, 0, 2), '-X -Y': lambda x: x[:, ::-1].transpose(1, 0, 2),
+    '+X +Y': lambda x: x[::-1].transpose(1, 0, 2), '-X +Y': lambda x: x[::-1, ::-1].transpose(1, 0, 2),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('width', [7, WIDTH], ids=['flat', 'rle'])
+@pytest.mark.parametrize('name', ORIENTATIONS)
+def test_reads_radiance_in_every_orientation(tmp_path, radiance, name, width):
+    radiance = np.ascontiguousarray(radiance[:, :width])
+    image_io.write_hdr(tmp_path / 'upright.hdr', radiance)
+    lines = np.ascontiguousarray(ORIENTATIONS[name](radiance))
+    image_io.write_hdr(tmp_path / 'a.hdr', lines)
+    data = (tmp_path / 'a.hdr').read_bytes()
+    first, second = name.encode().split()
+    old = b'-Y %d +X %d' % lines.shape[:2]
+    assert old in data
+    data = data.replace(old, b'%s %d %s %d' % (first, len(lines), second, lines.shape[1]))
+    (tmp_path / 'a.hdr').write_bytes(data)
+    expected = image_io.read_hdr(tmp_path / 'upright.hdr')
+    np.testing.assert_array_equal(image_io.read_hdr(tmp_path / 'a.hdr'), expected)
+    assert image_io.radiance_size('a.hdr', data) == expected.shape[:2]
+
+
+def old_code(rgbe):
+    """The run-length code of before 1991: 1, 1, 1, n repeats; digits of larger counts follow, the lowest first."""
+    out, pixels, i = b'', rgbe.reshape(-1, 4).tolist(), 0
+    while i < len(pixels):
+        run = 1
+        while i + run < len(pixels) and pixels[i + run] == pixels[i]:
+            run += 1
+        out += bytes(pixels[i])
+        more = run - 1
+        while more:
+            out += bytes([1, 1, 1, more & 255])
+            more >>= 8
+        i += run
+    return out
+
+
+@pytest.mark.parametrize('height, width', [(12, 40), (40, 700), (5, 7)])
+def test_reads_the_run_length_code_of_before_1991(tmp_path, height, width):
+    random = np.random.RandomState(4)
+    rgbe = np.repeat(random.randint(2, 256, (height * width // 6 + 1, 4)), 6, axis=0)[:height * width].astype(np.uint8)
+    rgbe[height * width // 3:height * width // 3 + min(1000, height * width // 2)] = [7, 8, 9, 130]
+    coded = old_code(rgbe)
+    assert len(coded) < 4 * height * width
+    header = b'#?RADIANCE\nFORMAT=32-bit_rle_rgbe\n\n-Y %d +X %d\n' % (height, width)
+    (tmp_path / 'a.hdr').write_bytes(header + coded)
+    expected = image_io.from_rgbe(rgbe).reshape(height, width, 3)
+    np.testing.assert_array_equal(image_io.read_hdr(tmp_path / 'a.hdr'), expected)
+    for end in (4, len(coded) // 2, len(coded) - 3):
+        (tmp_path / 'cut.hdr').write_bytes(header + coded[:end])
+        with pytest.raises(DataError, match='cut.hdr: truncated'):
+            image_io.read_hdr(tmp_path / 'cut.hdr')
 
 
 @pytest.mark.parametrize('share', [0.001, 0.003, 0.01, 0.3, 0.6, 0.9, 0.9999])
@@ -267,6 +338,65 @@ def test_refuses_a_label_of_integers_or_exr(tmp_path, ldr):
     (tmp_path / 'a.exr').write_bytes(b'\x76\x2f\x31\x01' + bytes(100))
     with pytest.raises(DataError, match='a.exr.*Radiance .hdr and TIFF of floats'):
         image_io.read_hdr(tmp_path / 'a.exr')
+
+
+# ---- OpenEXR ----------------------------------------------------------------------------------------
+
+
+def write_exr(path, channels, **header):
+    OpenEXR = pytest.importorskip('OpenEXR')
+    header = {'compression': OpenEXR.ZIP_COMPRESSION, 'type': OpenEXR.scanlineimage, **header}
+    OpenEXR.File(header, channels).write(str(path))
+
+
+@pytest.mark.parametrize('dtype', [np.float16, np.float32])
+@pytest.mark.parametrize('compression', ['NO', 'RLE', 'ZIPS', 'ZIP', 'PIZ'])
+def test_reads_openexr(tmp_path, radiance, dtype, compression):
+    OpenEXR = pytest.importorskip('OpenEXR')
+    stored = (np.minimum(radiance, 1000) - 0.1).astype(dtype)  # some are negative
+    write_exr(tmp_path / 'a.exr', {'RGB': stored}, compression=getattr(OpenEXR, f'{compression}_COMPRESSION'))
+    read = image_io.read_exr(tmp_path / 'a.exr')
+    assert read.dtype == np.float32
+    np.testing.assert_array_equal(read, stored.astype(np.float32))
+    assert image_io.exr_size(tmp_path / 'a.exr') == (HEIGHT, WIDTH)
+
+
+def test_reads_the_only_layer_and_grey(tmp_path, radiance):
+    planes = {c: np.ascontiguousarray(radiance[..., i]) for i, c in enumerate('RGB')}
+    opaque = np.ones((HEIGHT, WIDTH), np.float32)
+    layer = {f'beauty.{c}': plane for c, plane in planes.items()}
+    write_exr(tmp_path / 'a.exr', {**layer, 'beauty.A': opaque, 'Z': opaque})
+    np.testing.assert_array_equal(image_io.read_exr(tmp_path / 'a.exr'), radiance)
+    write_exr(tmp_path / 'b.exr', {'Y': planes['G']})
+    with pytest.warns(image_io.ExrWarning, match='b.exr: grey'):
+        np.testing.assert_array_equal(image_io.read_exr(tmp_path / 'b.exr'), radiance[..., 1:2].repeat(3, -1))
+
+
+def test_other_primaries_are_warned_of(tmp_path, radiance):
+    aces = 0.713, 0.293, 0.165, 0.83, 0.128, 0.044, 0.32168, 0.33767
+    write_exr(tmp_path / 'a.exr', {'RGB': radiance}, chromaticities=aces)
+    with pytest.warns(image_io.ExrWarning, match='a.exr: its primaries'):
+        image_io.read_exr(tmp_path / 'a.exr')
+
+
+@pytest.mark.parametrize('channels, words', [
+    ({'U': 0, 'V': 0}, 'channels R, G, B are wanted once, it has U, V'),
+    ({f'{layer}.{c}': 0 for layer in 'ab' for c in 'RGB'}, 'wanted once'),
+    ({'R': 0, 'G': 0, 'B': 0, 'A': -0.5}, 'alpha channel is not opaque .smallest 0.5'),
+    ({'R': 0, 'G': 0, 'B': np.nan}, '100 values of 300 are NaN')])
+def test_refuses_other_openexr_files(tmp_path, channels, words):
+    write_exr(tmp_path / 'a.exr', {name: np.full((10, 10), 1 + value, np.float32) for name, value in channels.items()})
+    with pytest.raises(DataError, match=f'a.exr: .*{words}'):
+        image_io.read_exr(tmp_path / 'a.exr')
+
+
+@pytest.mark.parametrize('share', [0.001, 0.01, 0.1, 0.5, 0.9])
+def test_refuses_a_truncated_openexr(tmp_path, radiance, share):
+    write_exr(tmp_path / 'a.exr', {'RGB': radiance})
+    data = (tmp_path / 'a.exr').read_bytes()
+    (tmp_path / 'a.exr').write_bytes(data[:max(2, int(share * len(data)))])
+    with pytest.raises(DataError, match='a.exr'):
+        image_io.read_exr(tmp_path / 'a.exr')
 
 
 # ---- RGBE -------------------------------------------------------------------------------------------

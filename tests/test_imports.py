@@ -17,7 +17,8 @@ LAYERS = [  # a module imports from its own group or from those above it
     {'metrics.ssim_variants', 'metrics.pu21', 'metrics', 'metrics.registry'},
     {'models.afunet', 'vgg', 'outputs', 'reports', 'data.layouts', 'torch_twin'},
     {'losses', 'safetensors_weights', 'torch_weights', 'html_report', 'data.scenes'},
-    {'checkpoints', 'data.check', 'data.tfds_builders', 'data.batches', 'data.synthetic', 'data.brackets'},
+    {'checkpoints', 'data.check', 'data.tfds_builders', 'data.batches', 'data.synthetic', 'data.brackets',
+     'photos'},
     {'data.datasets', 'export'},
     {'baselines', 'published', 'comparison', 'packaging'},
     {'evaluation'},
@@ -25,7 +26,10 @@ LAYERS = [  # a module imports from its own group or from those above it
     {'compare', 'study'},
 ]
 # Each counts as one module.
-PACKAGES = 'data.synthetic', 'data.brackets', 'compare', 'metrics.hdrvdp2', 'html_report', 'outputs', 'published', 'study'
+PACKAGES = (
+    'data.synthetic', 'data.brackets', 'compare', 'metrics.hdrvdp2', 'html_report', 'outputs', 'photos', 'published',
+    'study',
+)  # fmt: skip
 TORCH = {'torch_weights', 'torch_twin', 'compare', 'vgg'}  # vgg reads torchvision's file
 
 

@@ -1,0 +1,134 @@
+"""Alignment: the shake of a hand is found and removed, and nothing else is touched."""
+
+import cv2
+import numpy as np
+import pytest
+from photo_files import scene, sixteen
+
+from afunet_jax.errors import DataError
+from afunet_jax.photos import align
+
+EVS = [0.0, 2.0, 4.0]
+
+
+def detailed(height=240, width=320):
+    """A scene with corners and edges everywhere."""
+    radiance = scene(height, width, stops=7)
+    random = np.random.RandomState(5)
+    for _ in range(150):
+        x, y = random.randint(0, width), random.randint(0, height)
+        shape = random.randint(3, 25, 2)
+        radiance[y:y + shape[1], x:x + shape[0]] *= np.exp2(random.uniform(-2, 1))
+    return cv2.GaussianBlur(radiance, (0, 0), 0.8)
+
+
+def seen_through(radiance, warp):
+    return cv2.warpPerspective(radiance, warp, radiance.shape[1::-1], flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
+                               borderMode=cv2.BORDER_REFLECT)
+
+
+def shaken(warps, evs=EVS):
+    """Frames whose pixel (x, y) shows what the scene has at warp (x, y, 1)."""
+    radiance = detailed()
+    return np.stack([sixteen(seen_through(radiance, warp), ev - 3) for warp, ev in zip(warps, evs)])
+
+
+def moved_by(x, y):
+    return np.array([[1.0, 0, x], [0, 1, y], [0, 0, 1]])
+
+
+def turned(degrees, x, y, width=320, height=240):
+    turn = cv2.getRotationMatrix2D((width / 2, height / 2), degrees, 1.002)
+    return np.vstack([turn + [[0, 0, x], [0, 0, y]], [1e-6, -2e-6, 1]])
+
+
+@pytest.mark.parametrize('short, long', [((2, -3), (-5, 1)), ((0, 0), (7, 6)), ((-11, 4), (0, 0))])
+def test_whole_pixels_are_found_exactly(short, long):
+    frames, found = align.align(shaken([moved_by(*short), np.eye(3), moved_by(*long)]), EVS, 'translation')
+    still = shaken([np.eye(3)] * 3)
+    np.testing.assert_allclose(found.warps[0][:2, 2], np.negative(short))
+    np.testing.assert_allclose(found.warps[2][:2, 2], np.negative(long))
+    assert found.shifts == pytest.approx((np.hypot(*short), 0, np.hypot(*long)))
+    inside = (slice(None), slice(16, -16), slice(16, -16))
+    np.testing.assert_array_equal(frames[inside], still[inside])
+
+
+@pytest.mark.parametrize('evs', [EVS, [-3.0, 0.0, 3.0]])
+def test_a_homography_is_found_to_a_tenth_of_a_pixel(evs):
+    warps = [turned(0.4, 2.3, -1.6), np.eye(3), turned(-0.3, -3.4, 2.2)]
+    frames, found = align.align(shaken(warps, evs), evs, 'homography')
+    for warp, ours in zip(warps, found.warps):
+        assert align.corner_shift(ours @ warp, (240, 320)) < 0.25
+    assert found.shifts[0] == pytest.approx(align.corner_shift(np.linalg.inv(warps[0]), (240, 320)), abs=0.25)
+    still, inside = shaken([np.eye(3)] * 3, evs), (slice(None), slice(12, -12), slice(12, -12))
+    before = np.abs(shaken(warps, evs)[inside].astype(float) - still[inside]).mean()
+    assert np.abs(frames[inside].astype(float) - still[inside]).mean() < 0.15 * before
+    assert 'corners moved by' in str(found) and 'homography' in str(found)
+
+
+def test_a_walker_does_not_disturb_it():
+    ldrs = shaken([moved_by(3, 2), np.eye(3), moved_by(-2, 4)])
+    for i, ldr in enumerate(ldrs):
+        ldr[80:200, 40 + 60 * i:80 + 60 * i] = ldr[80:200, 280:320]
+    found = align.align(ldrs, EVS)[1]
+    assert align.corner_shift(found.warps[0] @ moved_by(3, 2), (240, 320)) < 0.6
+    assert align.corner_shift(found.warps[2] @ moved_by(-2, 4), (240, 320)) < 0.6
+
+
+@pytest.mark.parametrize('method', ['translation', 'homography'])
+def test_a_tripod_stays_bit_for_bit(method):
+    ldrs = shaken([np.eye(3)] * 3)
+    frames, found = align.align(ldrs, EVS, method)
+    np.testing.assert_array_equal(frames, ldrs)
+    assert found.shifts == (0, 0, 0) and found.filled == (0, 0, 0)
+
+
+@pytest.mark.parametrize('method', ['translation', 'homography'])
+def test_bare_borders_are_the_reference_at_the_frames_exposure(method):
+    ldrs = shaken([moved_by(8, 0), np.eye(3), moved_by(0, -6)])
+    frames, found = align.align(ldrs, EVS, method)
+    still = shaken([np.eye(3)] * 3)
+    assert found.filled[0] == pytest.approx(8 / 320, abs=0.01) and found.filled[2] == pytest.approx(6 / 240, abs=0.01)
+    for i, where in ((0, np.s_[:, :6]), (2, np.s_[-4:])):
+        light, truth = (x[i][where].astype(float) / 65535 for x in (frames, still))
+        unclipped = still[1][where] < 60000
+        assert np.abs(light - truth)[unclipped].max() < 0.01
+    assert found.filled[1] == 0
+
+
+def test_what_is_clipped_stays_clipped():
+    ldrs = shaken([turned(0.4, 2.3, -1.6), np.eye(3), turned(-0.3, -3.4, 2.2)])
+    ldrs[2, 100:160, 100:180] = 65535
+    frames = align.align(ldrs, EVS)[0]
+    assert (frames[2, 108:152, 108:172] == 65535).all()
+
+
+def test_refuses_what_is_no_shake():
+    ldrs = shaken([moved_by(0, 38), np.eye(3), np.eye(3)])
+    for method in ('translation', 'homography'):
+        with pytest.raises(DataError, match='Frame 1 of 3 would have to be moved by (38|39) pixels .* more than 10%'):
+            align.align(ldrs, EVS, method)
+
+
+def test_large_photos_are_searched_small_and_moved_by_whole_pixels():
+    radiance = detailed(1400, 2000)
+    warps = [moved_by(13, -9), np.eye(3), moved_by(-21, 6)]
+    ldrs = np.stack([sixteen(seen_through(radiance, warp), ev - 3) for warp, ev in zip(warps, EVS)])
+    frames, found = align.align(ldrs, EVS, 'translation')
+    np.testing.assert_array_equal([warp[:2, 2] for warp in found.warps], [[-13, 9], [0, 0], [21, -6]])
+    np.testing.assert_array_equal(frames[0, 50:-50, 50:-50], sixteen(radiance, -3)[50:-50, 50:-50])
+
+
+@pytest.mark.parametrize('other', [np.zeros, lambda *a: np.random.RandomState(3).randint(0, 65535, a[0]).astype(a[1])],
+                         ids=['black', 'noise'])
+def test_refuses_frames_with_nothing_in_common(other):
+    ldrs = shaken([np.eye(3)] * 3)
+    ldrs[0] = other(ldrs[0].shape, np.uint16)
+    for method in ('translation', 'homography'):
+        with pytest.raises(DataError, match='too little in common.*align=off'):
+            align.align(ldrs, EVS, method)
+
+
+def test_refuses_another_method():
+    with pytest.raises(DataError, match='off, translation, homography'):
+        align.align(shaken([np.eye(3)] * 3), EVS, 'affine')
