@@ -22,13 +22,13 @@ LAYERS = [  # a module imports from its own group or from those above it
     {'data.datasets', 'export'},
     {'baselines', 'published', 'comparison', 'packaging'},
     {'evaluation'},
-    {'training'},
-    {'compare', 'study'},
+    {'training', 'merging'},
+    {'compare', 'study', 'web'},
 ]
 # Each counts as one module.
 PACKAGES = (
     'data.synthetic', 'data.brackets', 'compare', 'metrics.hdrvdp2', 'html_report', 'outputs', 'photos', 'published',
-    'study',
+    'study', 'web',
 )  # fmt: skip
 TORCH = {'torch_weights', 'torch_twin', 'compare', 'vgg'}  # vgg reads torchvision's file
 

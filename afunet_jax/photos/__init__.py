@@ -10,8 +10,9 @@ the stops, `align` removes the shake of a hand, `bracket` puts them together.
 
 from afunet_jax.photos.bracket import Bracket, BracketFiles, find_brackets, load_bracket
 from afunet_jax.photos.exposures import measured_steps
-from afunet_jax.photos.frames import Frame, PhotoWarning, read_frame
+from afunet_jax.photos.frames import MAX_PIXELS, Frame, PhotoWarning, read_frame
 
 __all__ = [
-    'Bracket', 'BracketFiles', 'Frame', 'PhotoWarning', 'find_brackets', 'load_bracket', 'measured_steps', 'read_frame',
+    'MAX_PIXELS', 'Bracket', 'BracketFiles', 'Frame', 'PhotoWarning', 'find_brackets', 'load_bracket', 'measured_steps',
+    'read_frame',
 ]  # fmt: skip

@@ -29,8 +29,9 @@ FEWEST = 100  # pixels of the previews, well exposed in both
 SMALLEST_SHARE = 0.002  # of them
 
 _SECONDS = re.compile(r'(?:(\d+(?:\.\d*)?)/(\d+(?:\.\d*)?)\s*s?|(\d*\.?\d+)\s*s)', re.IGNORECASE)
-_CURES = ('give them (exposures=[0, 2, 4] in EV, or [\'1/250\', \'1/60\', \'1/15\'] in seconds), write them into '
-          f'{EXPOSURE_FILE} beside the photos, or let them be estimated from the pixels (estimate=True)')
+_CURES = ('give them (exposures=[0, 2, 4] in EV, or [\'1/250\', \'1/60\', \'1/15\'] in seconds; --ev=0,2,4), '
+          f'write them into {EXPOSURE_FILE} beside the photos, or let them be estimated from the pixels '
+          '(estimate=True; --estimate)')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -201,7 +202,8 @@ def _checked(frames: Sequence[Frame], found: Exposures, trust: bool) -> Exposure
         return found
     message = _contradiction(ranked, found.evs[order], measured, found.source)
     if found.source == EXIF and not trust:
-        raise DataError(f'{message} Give the exposures (exposures=), or pass trust_exposures=True to go on with EXIF.')
+        raise DataError(f'{message} Give the exposures (exposures=; --ev), or pass trust_exposures=True '
+                        '(--trust_exposures) to go on with EXIF.')
     warnings.warn(f'{message} The exposures of the source "{found.source}" are used.', PhotoWarning, stacklevel=4)
     return found
 

@@ -1,0 +1,243 @@
+"""A photographer's bracket in, one HDR image out.
+
+    bracket = merging.load(['short.jpg', 'middle.jpg', 'long.jpg'])   # or a folder
+    merged = merging.merge(bracket)                                   # with the weights that come with the package
+    merging.save('result.exr', merged)                                # .hdr, .exr, .png, .jpg
+
+`afunet_jax.load`, `merge` and `save` are these.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import pathlib
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import cv2
+import numpy as np
+
+from afunet_jax import checkpoints, evaluation, hdr, safetensors_weights
+from afunet_jax.data.progress import format_duration
+from afunet_jax.errors import AFUNetError, ConfigError, DataError
+from afunet_jax.models import afunet
+from afunet_jax.outputs import display_hdr, tonemapping
+from afunet_jax.outputs.save import HDR_ENDINGS, PICTURE_ENDINGS, save_hdr, save_picture
+from afunet_jax.photos import Bracket, BracketFiles, find_brackets, load_bracket
+
+LARGE = 1_500_000  # pixels, above which the time is foretold
+SAMPLE = 256  # side of the image by which it is foretold, pixels
+SAY_SECONDS = 5.0  # between lines of progress
+NETWORKS_KEPT = 2
+FULL_SCALE = 65535  # of the frames of a bracket
+
+load = load_bracket
+
+
+@dataclasses.dataclass(frozen=True)
+class Merged:
+    """A merged bracket.
+
+    Attributes:
+        image: `[H, W, 3]` float32, linear RGB with BT.709 primaries; 1 is the full scale of the short frame.
+        radiance_scale: times which the image is in the unit that all brackets share (see `photos.Bracket`).
+        seconds: that the network took.
+        report: lines on files, exposures, alignment, and the weights.
+    """
+
+    image: np.ndarray
+    radiance_scale: float
+    seconds: float
+    report: str
+
+    def scaled_to(self, factor: float) -> 'Merged':
+        """The same radiance with pixels times `factor`: for images of one shoot on one scale."""
+        return dataclasses.replace(
+            self, image=self.image * np.float32(factor), radiance_scale=self.radiance_scale / factor
+        )
+
+
+class Merger:
+    """A network that merges brackets; loaded once, compiled once a size.
+
+    Args:
+        weights: a `.safetensors`, a `.pth`, a checkpoint or a workdir; none: those that come with the package.
+        memory_limit: GB for one image, see `evaluation.Network`.
+        max_side: larger brackets are reduced to so many pixels on their longer side first; 0: never.
+        progress: whether lines with the time left are written to stderr for large images.
+
+    Raises:
+        AFUNetError: the weights cannot be read.
+    """
+
+    def __init__(
+        self, weights: str | pathlib.Path = '', memory_limit: float = 0.0, max_side: int = 0, progress: bool = True
+    ):
+        if max_side < 0:
+            raise ConfigError(f'max_side is a number of pixels, or 0 for any size, not {max_side}')
+        path = weights or safetensors_weights.packaged()
+        settings, params = checkpoints.load_weights(path)
+        model = afunet.build(settings)
+        self._network = evaluation.Network(model, params, model.window_size, memory_limit=memory_limit)
+        self._max_side, self._progress = max_side, progress
+        name = path if weights else 'of the package'
+        self._weights = f'weights: {name}, {afunet.count_parameters(params):,} parameters'
+
+    def __call__(self, bracket: Bracket) -> Merged:
+        """Merges a bracket.
+
+        Raises:
+            DataError: the image does not fit into memory, or is too small.
+        """
+        bracket, note = _reduced(bracket, self._max_side)
+        scene = bracket.scene()
+        with _told(self._seconds_for(scene.ldrs.shape[1:3]), bracket.name):
+            merged = self._network(scene)
+        report = '\n'.join([bracket.report(), *note, self._weights])
+        return Merged(merged.image, bracket.radiance_scale, merged.seconds, report)
+
+    def _seconds_for(self, size: tuple[int, int]) -> float | None:
+        """How long an image will take, by a small one; None if it is not large."""
+        if not self._progress or size[0] * size[1] < LARGE:
+            return None
+        x = np.zeros((1, SAMPLE, SAMPLE, afunet.INPUT_CHANNELS), np.float32)
+        self._network.merge(x)
+        start = time.perf_counter()
+        self._network.merge(x)
+        return (time.perf_counter() - start) * size[0] * size[1] / SAMPLE**2
+
+
+@functools.lru_cache(NETWORKS_KEPT)
+def _merger(weights: str) -> Merger:
+    return Merger(weights)
+
+
+def merge(bracket: Bracket, weights: str | pathlib.Path = '') -> Merged:
+    """Merges a bracket with weights that stay loaded; see `Merger`."""
+    return _merger(str(weights))(bracket)
+
+
+def save(
+    path: str | pathlib.Path, merged: Merged, operator: str = tonemapping.DEFAULT, precision: str = 'half',
+    for_hdr_screens: bool = False,
+) -> None:
+    """Writes a merged bracket, by the name's ending.
+
+    Args:
+        path: `.hdr` and `.exr`: linear, with the exposure in the header (pixels divided by it are in the unit that
+            brackets share); `.png`, `.jpg`: tone-mapped. `.avif`, or `for_hdr_screens`: for a screen that shows HDR.
+        merged: of `merge`.
+        operator: of tone mapping.
+        precision: of `.exr`: 'half' or 'float'.
+        for_hdr_screens: writes `.png` with PQ, `.jpg` with a gain map.
+
+    Raises:
+        AFUNetError: another ending, a value that cannot be, or the file cannot be written.
+    """
+    ending = pathlib.Path(path).suffix.lower()
+    if ending in HDR_ENDINGS:
+        save_hdr(path, merged.image, exposure=1 / merged.radiance_scale, precision=precision)
+    elif for_hdr_screens or ending == '.avif':
+        display_hdr.save_display_hdr(path, merged.image)
+    elif ending in PICTURE_ENDINGS:
+        save_picture(path, tonemapping.tone_map(merged.image, operator))
+    else:
+        known = ', '.join((*HDR_ENDINGS, *PICTURE_ENDINGS, '.avif'))
+        raise ConfigError(
+            f'{path}: results are written as {known}, not as {ending or "this"}; choose one of these endings'
+        )
+
+
+def find(sources: Sequence[str | pathlib.Path]) -> list[Any]:
+    """What the command line names: photos, a folder, or a folder of folders. Returns sources for `load`.
+
+    Raises:
+        DataError: photos and folders mixed, or nothing there.
+    """
+    paths = [pathlib.Path(source) for source in sources]
+    for path in paths:
+        if not path.exists():
+            raise DataError(f'{path}: no such file or folder; name the photos of a bracket, or their folder')
+    folders = [path for path in paths if path.is_dir()]
+    if not folders:
+        return [paths]
+    if len(folders) < len(paths):
+        raise DataError(f'name either photos of one bracket or folders, not both: {folders[0]} is a folder')
+    return [bracket for folder in folders for bracket in find_brackets(folder)]
+
+
+def merge_all(
+    brackets: Sequence[Any], merger: Merger, outputs: Sequence[Sequence[pathlib.Path]], settings: dict[str, Any],
+    saving: dict[str, Any], reference_ev: float | None = None,
+) -> list[str]:
+    """Merges brackets in turn; one that fails is told and left out.
+
+    Args:
+        brackets: of `find`.
+        merger: merges.
+        outputs: the files to write, for each bracket.
+        settings: of `load`.
+        saving: of `save`.
+        reference_ev: 1 becomes the full scale of a frame of this EV, in all of them; None: of each short frame.
+
+    Returns:
+        What went wrong, a line each.
+    """
+    problems, start = [], time.monotonic()
+    for done, (source, paths) in enumerate(zip(brackets, outputs), 1):
+        name = source.name if isinstance(source, BracketFiles) else ', '.join(map(str, source))
+        try:
+            merged = merger(load(source, **settings))
+            if reference_ev is not None:
+                merged = merged.scaled_to(merged.radiance_scale * 2.0**reference_ev)
+            for path in paths:
+                save(path, merged, **saving)
+        except AFUNetError as error:
+            problems.append(f'{name}: {error}')
+            print(f'error: {problems[-1]}', file=sys.stderr, flush=True)
+            continue
+        left = (time.monotonic() - start) / done * (len(brackets) - done)
+        print(f'{name}\n  ' + merged.report.replace('\n', '\n  '))
+        print(f'  merged in {merged.seconds:.1f} s: {", ".join(map(str, paths))}', flush=True)
+        if len(brackets) > 1:
+            print(f'{done} of {len(brackets)} brackets, {format_duration(left)} left', file=sys.stderr, flush=True)
+    return problems
+
+
+def _reduced(bracket: Bracket, max_side: int) -> tuple[Bracket, list[str]]:
+    """The bracket at a smaller size, averaged in linear light, if it is larger."""
+    height, width = bracket.ldrs.shape[1:3]
+    if not max_side or max(height, width) <= max_side:
+        return bracket, []
+    size = tuple(max(1, round(side * max_side / max(height, width))) for side in (width, height))
+    light = ((frame / np.float32(FULL_SCALE)) ** np.float32(hdr.GAMMA) for frame in bracket.ldrs)
+    small = (cv2.resize(frame, size, interpolation=cv2.INTER_AREA) ** np.float32(1 / hdr.GAMMA) for frame in light)
+    ldrs = np.stack([np.round(frame * FULL_SCALE).astype(np.uint16) for frame in small])
+    return dataclasses.replace(bracket, ldrs=ldrs), [f'reduced from {width}x{height} to {size[0]}x{size[1]} pixels']
+
+
+@contextlib.contextmanager
+def _told(seconds: float | None, name: str) -> Iterator[None]:
+    """Writes the time left from time to time, while the block runs."""
+    if seconds is None:
+        yield
+        return
+    done, start = threading.Event(), time.monotonic()
+
+    def tell() -> None:
+        while not done.wait(SAY_SECONDS):
+            spent = time.monotonic() - start
+            left = f'about {format_duration(seconds - spent)} left' if spent < seconds else 'longer than foretold'
+            print(f'{name}: merging for {format_duration(spent)}, {left}', file=sys.stderr, flush=True)
+
+    print(f'{name}: a large image, about {format_duration(seconds)} and a compilation', file=sys.stderr, flush=True)
+    thread = threading.Thread(target=tell, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        done.set()
+        thread.join()
