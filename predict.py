@@ -3,6 +3,7 @@
 import argparse
 import pathlib
 import sys
+import warnings
 
 from afunet_jax import cli, merging, parallel, photos
 from afunet_jax.errors import ConfigError
@@ -55,6 +56,7 @@ def _outputs(flags: argparse.Namespace, brackets: list) -> list[list[pathlib.Pat
 def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     flags = _parser().parse_args(arguments)
+    warnings.formatwarning = lambda message, *_: f'warning: {message}\n'
     parallel.use_compilation_cache()
     brackets = merging.find(flags.sources)
     outputs = _outputs(flags, brackets)
@@ -72,7 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
     }  # fmt: skip
     saving = {'operator': flags.operator, 'precision': flags.precision, 'for_hdr_screens': flags.hdr_screen}
     problems = merging.merge_all(brackets, merger, outputs, settings, saving, flags.reference_ev)
-    if problems:
+    if len(brackets) > 1 and problems:
         print(f'{len(problems)} of {len(brackets)} brackets failed', file=sys.stderr)
     return cli.EXIT_ERROR if problems else 0
 

@@ -132,7 +132,8 @@ class Network:
             else:
                 raise DataError(
                     f'an image of {size[1]}x{size[2]} pixels needs {needed / GB:.2f} GB, but {limit / GB:.2f} GB are '
-                    'free or allowed by eval.memory_limit; use a smaller image, more memory, or model.dtype=bfloat16'
+                    'free or allowed by eval.memory_limit; use a smaller image (predict.py: --max_side), more memory, '
+                    'or model.dtype=bfloat16'
                 )
             self._compiled[size] = compiled
             self.compiled_sizes.append({

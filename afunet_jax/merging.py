@@ -196,7 +196,7 @@ def merge_all(
             for path in paths:
                 save(path, merged, **saving)
         except AFUNetError as error:
-            problems.append(f'{name}: {error}')
+            problems.append(f'{name}: {error}' if len(brackets) > 1 else str(error))
             print(f'error: {problems[-1]}', file=sys.stderr, flush=True)
             continue
         left = (time.monotonic() - start) / done * (len(brackets) - done)
