@@ -92,7 +92,7 @@ class Merger:
         Raises:
             DataError: the image does not fit into memory, or is too small.
         """
-        bracket, note = _reduced(bracket, self._max_side)
+        bracket, note = reduced(bracket, self._max_side)
         scene = bracket.scene()
         with _told(self._seconds_for(scene.ldrs.shape[1:3]), bracket.name):
             merged = self._network(scene)
@@ -207,7 +207,7 @@ def merge_all(
     return problems
 
 
-def _reduced(bracket: Bracket, max_side: int) -> tuple[Bracket, list[str]]:
+def reduced(bracket: Bracket, max_side: int) -> tuple[Bracket, list[str]]:
     """The bracket at a smaller size, averaged in linear light, if it is larger."""
     height, width = bracket.ldrs.shape[1:3]
     if not max_side or max(height, width) <= max_side:
