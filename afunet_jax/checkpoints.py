@@ -5,11 +5,22 @@ A working directory of training holds
     config.json            the configuration of the run
     checkpoints/STEP/      the latest checkpoints: parameters, optimizer state; step, data position, config
     best/STEP/             the parameters that validated best, with the same description
+    run.lock               held by the process that trains here, and says which that is
+
+A checkpoint is written into a folder `.saving*` beside its place, gets a manifest with the SHA-256 of each of its files
+(`afunet_jax.manifest`), and is renamed when all of it is on the disk. Orbax alone would not do: it checks
+only part of what it writes. What is read is verified first.
+
+Format version 1 has no manifest. It can be read; damage in it is found where Orbax finds it.
 """
 
+import contextlib
 import json
 import pathlib
-from collections.abc import Mapping, Sequence
+import shutil
+import sys
+import threading
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,14 +28,27 @@ import numpy as np
 import orbax.checkpoint as ocp
 from flax import traverse_util
 
-from afunet_jax import files, safetensors_weights, torch_weights
+from afunet_jax import files, manifest, safetensors_weights, torch_weights
 from afunet_jax.errors import CheckpointError, WeightsError
 from afunet_jax.models import afunet
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+WITHOUT_MANIFEST = 1  # the last format version that had none
 LATEST, BEST = 'checkpoints', 'best'
 CONFIG_FILE = 'config.json'
+LOCK = 'run.lock'
 STATE, PARAMS, ABOUT = 'state', 'params', 'about'  # items of a checkpoint
+SAVING = '.saving'  # begins the names of folders that are being written
+UNFINISHED = (f'{SAVING}*', '*.orbax-checkpoint-tmp*')  # left by killed processes; the second by format version 1
+MOST_REASON = 400  # characters of an error of a library
+DAMAGED = '.damaged'  # ends the names of checkpoints that were set aside
+
+
+_one_at_a_time = threading.Lock()  # Orbax counts its saves in one place, for all threads
+
+
+class DamagedError(CheckpointError):
+    """A checkpoint does not hold what was written."""
 
 
 class Checkpoints:
@@ -36,67 +60,257 @@ class Checkpoints:
     """
 
     def __init__(self, workdir: str | pathlib.Path, keep: int = 2, process: int = 0):
-        """`keep` latest checkpoints stay; `process` is the number of this process."""
+        """`keep` latest checkpoints stay; `process` is the number of this process, of which 0 cleans up."""
         workdir = pathlib.Path(workdir).absolute()
-        self._latest = _manager(workdir / LATEST, keep, (PARAMS, STATE, ABOUT), process)
-        self._best = _manager(workdir / BEST, 1, (PARAMS, ABOUT), process)
+        self._latest = _Folder(workdir / LATEST, keep, (PARAMS, STATE), process)
+        self._best = _Folder(workdir / BEST, 1, (PARAMS,), process)
+        self._main = process == 0
 
     def save(self, step: int, params: Any, state: Any, about: Mapping[str, Any]) -> None:
-        """Saves in the background; the arrays are NumPy.
+        """Saves in the background; the arrays are NumPy, and copied.
 
         Args:
             step: number of finished steps.
             params: the tree of parameters.
             state: whatever else is needed to go on (the optimizer's state).
             about: JSON-able description: config, data position, figures.
+
+        Raises:
+            CheckpointError: the save before this one has failed.
         """
-        self._latest.save(step, args=ocp.args.Composite(**{
-            PARAMS: ocp.args.StandardSave(params), STATE: ocp.args.StandardSave(state), ABOUT: _json(step, about),
-        }))  # fmt: skip
+        self._latest.save(step, {PARAMS: params, STATE: state}, about)
 
     def save_best(self, step: int, params: Any, about: Mapping[str, Any]) -> None:
-        """Replaces the best parameters."""
-        self._best.save(step, args=ocp.args.Composite(**{
-            PARAMS: ocp.args.StandardSave(params), ABOUT: _json(step, about),
-        }))  # fmt: skip
+        """Replaces the best parameters. Else as `save`."""
+        self._best.save(step, {PARAMS: params}, about)
 
     def latest_step(self) -> int | None:
-        """Step of the newest complete checkpoint, None if there is none."""
-        return self._latest.latest_step()
+        """Step of the newest checkpoint, None if there is none."""
+        return max(self._latest.steps(), default=None)
 
     def best_about(self) -> dict[str, Any] | None:
-        """Description of the best parameters, None if there are none."""
-        step = self._best.latest_step()
+        """Description of the best parameters, None if there are none; damaged ones are set aside with a message."""
+        step = max(self._best.steps(), default=None)
         if step is None:
             return None
-        return self._best.restore(step, args=ocp.args.Composite(**{ABOUT: ocp.args.JsonRestore()}))[ABOUT]
+        path = self._best.path / str(step)
+        try:
+            return _about(path, _verify(path))
+        except DamagedError as error:
+            self._set_aside(error, path, 'the next validation writes a new one')
+            return None
 
     def restore(self, step: int, params: Any, state: Any) -> tuple[Any, Any, dict[str, Any]]:
         """Reads `(params, state, about)`; the arguments are trees of the same shapes.
 
         Raises:
-            CheckpointError: it cannot be read, or has other shapes.
+            DamagedError: it is not what was written.
+            CheckpointError: it has other shapes, or a later format.
         """
-        try:
-            found = self._latest.restore(step, args=ocp.args.Composite(**{
-                PARAMS: ocp.args.StandardRestore(params),
-                STATE: ocp.args.StandardRestore(state),
-                ABOUT: ocp.args.JsonRestore(),
-            }))  # fmt: skip
-        except Exception as error:  # Orbax raises many kinds
-            raise CheckpointError(f'{self._latest.directory}/{step}: cannot be restored ({error})') from error
-        _check_version(found[ABOUT], self._latest.directory / str(step))
-        return found[PARAMS], found[STATE], found[ABOUT]
+        path = self._latest.path / str(step)
+        verified = _verify(path)
+        about = _about(path, verified)
+        found = [_read_arrays(path / item, like, verified) for item, like in ((PARAMS, params), (STATE, state))]
+        return *found, about
+
+    def restore_newest(self, params: Any, state: Any) -> tuple[int, Any, Any, dict[str, Any]] | None:
+        """`(step, params, state, about)` of the newest checkpoint that is whole; None if there is no checkpoint.
+
+        Newer ones that are damaged are named on stderr, and process 0 sets them aside.
+
+        Raises:
+            CheckpointError: all are damaged; or one has other shapes, or a later format.
+        """
+        damaged = []
+        for step in sorted(self._latest.steps(), reverse=True):
+            try:
+                found = self.restore(step, params, state)
+            except DamagedError as error:
+                damaged.append((error, self._latest.path / str(step)))
+                continue
+            for error, path in damaged:
+                self._set_aside(error, path, f'training goes on from step {step}, the one before it')
+            return step, *found
+        aside = sorted(self._latest.path.glob(f'*{DAMAGED}'))
+        if not damaged and not aside:
+            return None
+        raise CheckpointError(
+            'no checkpoint is whole, and a run is not begun anew where one was:\n  '
+            + '\n  '.join([str(error) for error, _ in damaged] + [f'{path}: was set aside' for path in aside])
+            + '\nRestore one from a backup, or use a new --workdir (with --weights, if best/ is whole)'
+        )
+
+    def _set_aside(self, error: DamagedError, path: pathlib.Path, then: str) -> None:
+        if not self._main:
+            return
+        aside = path.with_name(path.name + DAMAGED)
+        shutil.rmtree(aside, ignore_errors=True)
+        path.rename(aside)
+        print(f'{error}; it is now {aside.name}, and {then}', file=sys.stderr, flush=True)
+
+    def check(self) -> None:
+        """Raises the error of a save that has failed in the background, else does nothing."""
+        self._latest.check()
+        self._best.check()
 
     def wait(self) -> None:
-        """Returns when everything is on disk."""
-        self._latest.wait_until_finished()
-        self._best.wait_until_finished()
+        """Returns when everything is on disk.
+
+        Raises:
+            CheckpointError: a save has failed.
+        """
+        self._latest.wait()
+        self._best.wait()
 
     def close(self) -> None:
-        """Finishes the writing and lets go of the directory."""
-        self._latest.close()
-        self._best.close()
+        """Finishes the writing; failures that were not raised yet are lost."""
+        for folder in (self._latest, self._best):
+            with contextlib.suppress(CheckpointError):
+                folder.wait()
+
+
+class _Folder:
+    """Checkpoints of one kind: `path/STEP/ITEM`, the last `keep` of them, written by a thread."""
+
+    def __init__(self, path: pathlib.Path, keep: int, items: Sequence[str], process: int):
+        self.path, self._keep, self._process = path, keep, process
+        alone = ocp.options.MultiprocessingOptions(
+            primary_host=process, active_processes={process}, barrier_sync_key_prefix=f'{path.name}_{process}'
+        )
+        self._handlers = {item: ocp.StandardCheckpointHandler(multiprocessing_options=alone) for item in items}
+        self._handlers[ABOUT] = ocp.JsonCheckpointHandler(multiprocessing_options=alone)
+        self._alone = alone
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+        with _said(path):
+            path.mkdir(parents=True, exist_ok=True)
+            for pattern in UNFINISHED if process == 0 else ():
+                for left_behind in path.glob(pattern):
+                    shutil.rmtree(left_behind, ignore_errors=True)
+
+    def steps(self) -> list[int]:
+        return [int(p.name) for p in self.path.iterdir() if p.name.isdigit() and p.is_dir()]
+
+    def save(self, step: int, items: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+        self.wait()
+        copies = jax.tree.map(lambda x: np.array(x), dict(items))  # training goes on, and reuses the memory
+        described = json.loads(json.dumps({'format_version': FORMAT_VERSION, 'step': step, **about}))
+        self._thread = threading.Thread(target=self._save, args=(step, copies, described), name='checkpoint')
+        self._thread.start()
+
+    def check(self) -> None:
+        if self._error is not None:
+            error, self._error = self._error, None
+            raise CheckpointError(
+                f'{self.path}: a checkpoint cannot be written ({_reason(error)}). Those before it are whole. '
+                'Make room, or mend what the message says; the same command then goes on from the last one'
+            ) from error
+
+    def wait(self) -> None:
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        self.check()
+
+    def _save(self, step: int, items: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+        temporary = self.path / f'{SAVING}-{step}'
+        try:
+            self._write(temporary, items, about)
+            manifest.write(temporary, format_version=FORMAT_VERSION, step=step)
+            self._put(temporary, step)
+        except BaseException as error:  # is raised by the thread that trains
+            self._error = error
+            for part in self.path.glob(f'{SAVING}*'):
+                shutil.rmtree(part, ignore_errors=True)
+
+    def _write(self, path: pathlib.Path, items: Mapping[str, Any], about: Mapping[str, Any]) -> None:
+        args = {item: ocp.args.StandardSave(tree) for item, tree in items.items()}
+        handler = ocp.CompositeCheckpointHandler(
+            composite_options=ocp.CompositeOptions(multiprocessing_options=self._alone), **self._handlers
+        )
+        with _one_at_a_time, ocp.Checkpointer(handler, multiprocessing_options=self._alone) as writer:
+            writer.save(path, args=ocp.args.Composite(**args, **{ABOUT: ocp.args.JsonSave(about)}))
+
+    def _put(self, temporary: pathlib.Path, step: int) -> None:
+        """Into its place, and the oldest away, in this order."""
+        place = self.path / str(step)
+        if place.exists():
+            self._remove(place)
+        temporary.rename(place)
+        manifest.sync(self.path)
+        for old in sorted(self.steps())[: -self._keep]:
+            self._remove(self.path / str(old))
+
+    def _remove(self, place: pathlib.Path) -> None:
+        gone = self.path / f'{SAVING}-no-more-{place.name}'  # no part of it shall pass for a checkpoint
+        place.rename(gone)
+        shutil.rmtree(gone, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _said(path: pathlib.Path) -> Iterator[None]:
+    """Turns what the system refuses into a message with the path and the cure."""
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(
+            f'{error.filename or path}: cannot be written ({_reason(error)}); make room, or use another --workdir'
+        ) from error
+
+
+def _reason(error: BaseException) -> str:
+    text = getattr(error, 'strerror', None) or ' '.join(str(error).split()) or type(error).__name__
+    return text if len(text) <= MOST_REASON else f'... {text[-MOST_REASON:]}'  # the system's reason stands at the end
+
+
+def _verify(path: pathlib.Path) -> bool:
+    """Holds a checkpoint against its manifest; False if it is of a format that has none.
+
+    Raises:
+        DamagedError, CheckpointError: as in `Checkpoints.restore`.
+    """
+    try:
+        _check_version(manifest.read(path), path)
+        manifest.verify(path)
+        return True
+    except FileNotFoundError:
+        if _about(path, False).get('format_version', FORMAT_VERSION) > WITHOUT_MANIFEST:
+            raise DamagedError(f'{path}: damaged checkpoint: {manifest.NAME} is missing') from None
+        return False
+    except manifest.DamageError as error:
+        raise DamagedError(f'{path}: damaged checkpoint: {error}') from error
+
+
+def _about(path: pathlib.Path, verified: bool) -> dict[str, Any]:
+    try:
+        with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+            about = reader.restore(path / ABOUT)
+    except Exception as error:  # Orbax raises many kinds
+        raise _unreadable(path, error, verified) from error
+    _check_version(about, path)
+    return about
+
+
+def _read_arrays(path: pathlib.Path, like: Any, verified: bool) -> Any:
+    """A tree of NumPy arrays with the shapes of `like`."""
+    try:
+        with ocp.StandardCheckpointer() as reader:
+            found = jax.tree.map(np.asarray, reader.restore(path, like))
+    except Exception as error:  # Orbax raises many kinds
+        raise _unreadable(path.parent, error, verified) from error
+    for (key, a), b in zip(jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(like), strict=True):
+        if a.shape != np.shape(b):  # Orbax reads such arrays all the same
+            name = f'{path.name}{jax.tree_util.keystr(key)}'
+            raise CheckpointError(
+                f'{path.parent}: {name} has shape {a.shape}, not {np.shape(b)}; it is of another network'
+            )
+    return found
+
+
+def _unreadable(path: pathlib.Path, error: Exception, verified: bool) -> CheckpointError:
+    """Where the files are as they were written, it is no damage that an older checkpoint could mend."""
+    kind = CheckpointError if verified else DamagedError
+    return kind(f'{path}: cannot be read as a checkpoint{"" if verified else ", or is damaged"} ({error})')
 
 
 def flat(tree: Mapping[str, Any]) -> dict[str, Any]:
@@ -145,7 +359,29 @@ def claim_workdir(workdir: str | pathlib.Path, config: Mapping[str, Any], free: 
     check_workdir(workdir, config, free)
     path = pathlib.Path(workdir) / CONFIG_FILE
     if not path.exists():
-        files.write_json(path, config)
+        with _said(path):
+            files.write_json(path, config)
+
+
+@contextlib.contextmanager
+def locked_workdir(workdir: str | pathlib.Path) -> Iterator[None]:
+    """Holds a working directory, made if absent, against a second run; see `files.locked`.
+
+    Raises:
+        CheckpointError: another run works there; names its host, process and start.
+    """
+    workdir = pathlib.Path(workdir)
+    try:
+        with _said(workdir):
+            workdir.mkdir(parents=True, exist_ok=True)
+            lock = contextlib.ExitStack()
+            lock.enter_context(files.locked(workdir / LOCK))
+    except files.LockedError as error:
+        raise CheckpointError(
+            f'{workdir}: another run trains here ({error}); wait for it, end it, or use another --workdir'
+        ) from error
+    with lock:
+        yield
 
 
 def load_params(path: str | pathlib.Path) -> dict[str, Any]:
@@ -206,21 +442,6 @@ def check_architecture(settings: Mapping[str, Any], wanted: Mapping[str, Any], p
         )  # fmt: skip
 
 
-def _manager(directory: pathlib.Path, keep: int, items: tuple[str, ...], process: int) -> ocp.CheckpointManager:
-    directory.mkdir(parents=True, exist_ok=True)  # Orbax makes it only where all processes take part
-    alone = ocp.options.MultiprocessingOptions(
-        primary_host=process, active_processes={process}, barrier_sync_key_prefix=f'{directory.name}_{process}'
-    )
-    options = ocp.CheckpointManagerOptions(
-        max_to_keep=keep, create=False, cleanup_tmp_directories=process == 0, multiprocessing_options=alone
-    )
-    return ocp.CheckpointManager(directory, options=options, item_names=items)
-
-
-def _json(step: int, about: Mapping[str, Any]) -> ocp.args.JsonSave:
-    return ocp.args.JsonSave({'format_version': FORMAT_VERSION, 'step': step, **about})
-
-
 def _checkpoint_in(path: pathlib.Path) -> pathlib.Path:
     """The checkpoint that a directory stands for."""
     if (path / PARAMS).is_dir():
@@ -238,24 +459,40 @@ def _checkpoint_in(path: pathlib.Path) -> pathlib.Path:
 def load_checkpoint(path: str | pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """`(about, params)` of a checkpoint, or of a working directory as in `load_weights`.
 
-    `about` holds `config`, `step`, `data_position`, and of a best one `validation`.
+    `about` holds `config`, `step`, `data_position`, and of a best one `validation`. All of its files are verified. A
+    damaged one is an error: an older one would give other figures without a word.
 
     Raises:
         CheckpointError: there is none, or it is damaged.
     """
-    path = _checkpoint_in(pathlib.Path(path).absolute())
+    given = pathlib.Path(path).absolute()
+    path = _checkpoint_in(given)
+    while True:
+        try:
+            return _load(path)
+        except DamagedError as error:
+            if not path.exists() and (newer := _checkpoint_in(given)) != path:  # training has replaced it meanwhile
+                path = newer
+                continue
+            raise CheckpointError(f'{error}. {_cure(path)}') from error
+
+
+def _load(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    verified = _verify(path)
+    about = _about(path, verified)
     try:
-        with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
-            about = reader.restore(path / ABOUT)
-        settings = about['config']['model']
-        shapes = afunet.parameter_shapes(afunet.build(settings))
-        template = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
-        with ocp.StandardCheckpointer() as reader:
-            params = reader.restore(path / PARAMS, template)
-    except Exception as error:  # Orbax raises many kinds
-        raise CheckpointError(f'{path}: cannot be read as a checkpoint, or is damaged ({error})') from error
-    _check_version(about, path)
-    return about, jax.tree.map(np.asarray, params)
+        shapes = afunet.parameter_shapes(afunet.build(about['config']['model']))
+    except (LookupError, TypeError) as error:
+        raise _unreadable(path, error, verified) from error
+    template = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
+    return about, _read_arrays(path / PARAMS, template, verified)
+
+
+def _cure(path: pathlib.Path) -> str:
+    """Where else there are weights."""
+    others = sorted(p for p in path.parent.parent.glob('*/[0-9]*') if p != path and (p / PARAMS).is_dir())
+    named = ' or '.join(str(p) for p in others if p.parent.name in (BEST, LATEST))
+    return 'Restore it from a backup' + (f', or name another one: --weights={named}' if named else '')
 
 
 def _check_version(about: Mapping[str, Any], path: Any) -> None:
@@ -268,6 +505,9 @@ def _check_version(about: Mapping[str, Any], path: Any) -> None:
 
 def _read_json(path: pathlib.Path) -> Any:
     try:
-        return json.loads(path.read_text(encoding='utf-8'))
-    except (OSError, ValueError) as error:
+        found = json.loads(path.read_text(encoding='utf-8'))
+        if not isinstance(found, dict):
+            raise ValueError(f'{type(found).__name__} is no configuration')
+        return found
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f'{path}: cannot be read ({error}); restore it, or use a new --workdir') from error

@@ -1,4 +1,8 @@
-"""What the command-line programs share: errors of ours are printed as messages, all others keep their trace."""
+"""What the command-line programs share: errors of ours are printed as messages, all others keep their trace.
+
+Exit status: 0 done; 2 (`EXIT_ERROR`) a mistake or a fault that the message explains; 128 + N ended by signal N
+(130 Ctrl-C, 143 SIGTERM, 138 SIGUSR1 on Linux), after what `afunet_jax.signals` says.
+"""
 
 import functools
 import sys
@@ -7,6 +11,7 @@ from typing import Any, NoReturn
 
 from absl import app, logging
 
+from afunet_jax import signals
 from afunet_jax.errors import AFUNetError
 
 EXIT_ERROR = 2
@@ -18,15 +23,21 @@ def run(main: Callable[[Sequence[str]], None]) -> NoReturn:
 
 
 def errors_as_messages(main: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorates `main`: an `AFUNetError` becomes `error: message` on stderr and exit status 2."""
+    """Decorates `main`: an `AFUNetError` becomes `error: message` on stderr and exit status 2.
+
+    A signal of `signals.SIGNALS` ends `main` with a message and exit status 128 + its number.
+    """
 
     @functools.wraps(main)
     def wrapped(*args: Any) -> Any:
-        logging.set_verbosity(logging.ERROR)  # Orbax reports every move of a save
+        logging.set_verbosity(logging.FATAL)  # Orbax reports every move, and errors, which we raise, twice
         try:
-            return main(*args)
+            with signals.handled():
+                return main(*args)
         except AFUNetError as error:
-            _exit(str(error))
+            _exit(f'error: {error}', EXIT_ERROR)
+        except signals.Interrupted as interruption:
+            _exit(str(interruption), interruption.status)
 
     return wrapped
 
@@ -34,12 +45,14 @@ def errors_as_messages(main: Callable[..., Any]) -> Callable[..., Any]:
 def _parse(argv: Sequence[str]) -> Sequence[str]:
     try:
         return app.parse_flags_with_usage(argv)
-    except (AttributeError, KeyError, TypeError, ValueError, OSError) as error:  # from --config
+    except (AttributeError, LookupError, TypeError, ValueError, OSError, SyntaxError, RecursionError, MemoryError,
+            ArithmeticError) as error:  # from --config
         reason = error.args[0] if isinstance(error, KeyError) else error
         given = ' '.join(arg for arg in argv if arg.startswith('--config'))
-        _exit(f'{given}: {reason}. configs/default.py has every key of a config, with its type')
+        _exit(f'error: {given}: {reason}. configs/default.py has every key of a config, with its type', EXIT_ERROR)
 
 
-def _exit(message: str) -> NoReturn:
-    print(f'error: {message}', file=sys.stderr, flush=True)
-    sys.exit(EXIT_ERROR)
+def _exit(message: str, status: int) -> NoReturn:
+    message = message.encode('utf-8', 'backslashreplace').decode()  # names of files need not be UTF-8
+    print(message, file=sys.stderr, flush=True)
+    sys.exit(status)

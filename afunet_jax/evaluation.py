@@ -1,5 +1,6 @@
 """Merging scenes with a network or a baseline, and scoring the results."""
 
+import collections
 import dataclasses
 import math
 import pathlib
@@ -25,6 +26,7 @@ SMALL_IMAGES = ('error', 'pad_to_window')
 NETWORK = 'AFUNet'
 PSNR_AND_SSIM = ('psnr_l', 'psnr_mu', 'ssim_l', 'ssim_mu')
 FEWER_WINDOWS = (4096, 512, 64, 8)  # computed at once, tried in turn where an image does not fit into memory
+KEPT_PROGRAMS = 16  # compiled for the image sizes that were used last; older ones are dropped, with their memory
 GB = 1e9  # bytes
 
 
@@ -42,7 +44,7 @@ OnScene = Callable[[Scene, Mapping[str, Merged], Mapping[str, Scored]], None]
 
 
 class Network:
-    """A network that merges scenes of any size; compiles once a size.
+    """A network that merges scenes of any size; compiles once a size, and keeps the last `KEPT_PROGRAMS`.
 
     Args:
         model: an AFUNet.
@@ -68,7 +70,7 @@ class Network:
         self._model, self._pad_to, self._small_images = model, pad_to, small_images
         self._params = jax.device_put(params)
         self._memory_limit = memory_limit * GB
-        self._compiled = {}
+        self._compiled = collections.OrderedDict()
         self.compiled_sizes = []
 
     @property
@@ -136,10 +138,13 @@ class Network:
                     'or model.dtype=bfloat16'
                 )
             self._compiled[size] = compiled
+            if len(self._compiled) > KEPT_PROGRAMS:
+                self._compiled.popitem(last=False)
             self.compiled_sizes.append({
                 'height': size[1], 'width': size[2], 'seconds': time.perf_counter() - start, 'gb': needed / GB,
                 'chunk_windows': model.chunk_windows,
             })  # fmt: skip
+        self._compiled.move_to_end(size)
         return self._compiled[size]
 
     def _variants(self) -> Iterator[Any]:

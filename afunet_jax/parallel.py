@@ -40,6 +40,7 @@ def start(coordinator: str | None = None, num_processes: int | None = None, proc
         raise ConfigError('several hosts need --coordinator=host:port, --num_processes and --process_id, all three')
     if not any(given) and int(os.environ.get(SLURM_MARK, '1')) < 2:
         return
+    jax.config.update('jax_enable_preemption_service', False)  # it takes SIGTERM for itself; see `signals`
     try:
         jax.distributed.initialize(coordinator, num_processes, process_id)
     except (RuntimeError, ValueError) as error:
@@ -148,6 +149,16 @@ def parallel_step(step: Callable[..., Any]) -> Callable[..., Any]:
 def mean(tree: Any) -> Any:
     """Mean over all devices, inside a step."""
     return jax.lax.pmean(tree, AXIS)
+
+
+def total(value: jax.Array) -> jax.Array:
+    """Sum over all devices, inside a step."""
+    return jax.lax.psum(value, AXIS)
+
+
+def on_devices(value: int) -> np.ndarray:
+    """The same number for every device of this process: a step's argument that needs no transfer of its own."""
+    return np.full(jax.local_device_count(), value, np.int32)
 
 
 def positions(rows: int) -> jax.Array:

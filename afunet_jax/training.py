@@ -1,12 +1,14 @@
-"""Training: the state, the step, the loop, and what is written down on the way."""
+"""Training: the state, the step, and the loop, which survives what happens to a process in a week.
 
-import collections
-import json
+A run goes on where it stopped: parameters, optimizer state, place in the data, and the log. Killed at any moment, it
+ends with the same bits as one that nothing disturbed (same machine, same number of devices). What asks it to end
+(see `signals`) is obeyed after the step under way, with a checkpoint.
+"""
+
+import contextlib
 import math
 import pathlib
-import sys
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import flax
@@ -15,19 +17,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-import tensorboardX
 
-from afunet_jax import checkpoints, evaluation, files, losses, parallel, reports, vgg
+from afunet_jax import checkpoints, evaluation, losses, parallel, signals, vgg
 from afunet_jax.data import batches as batches_lib
-from afunet_jax.data import datasets
-from afunet_jax.data.progress import format_duration
-from afunet_jax.errors import ConfigError, TrainingError
+from afunet_jax.data import datasets, record
+from afunet_jax.errors import ConfigError
 from afunet_jax.models import afunet
+from afunet_jax.training_log import SKIPPED, STOP, Log
 
-STEPS_IN_FLIGHT = 2  # steps that may be under way before the host looks at a loss
+NON_FINITE = STOP_RUN, SKIP_STEP = 'stop', 'skip'  # what a gradient that is not finite does
 FREE_SETTINGS = (  # may differ when a run goes on: they change no number of it beyond rounding
-    'model.chunk_windows', 'model.remat', 'model.attention', 'data.dir', 'data.prepared_dir', 'loss.vgg_weights',
-    'eval', 'train.threads', 'train.log_every', 'train.checkpoint_every', 'train.keep_checkpoints', 'validation.every',
+    'model.chunk_windows', 'model.remat', 'model.attention', 'data.dir', 'data.prepared_dir', 'data.follow_links',
+    'data.max_pixels', 'loss.vgg_weights', 'eval', 'train.threads', 'train.log_every', 'train.checkpoint_every',
+    'train.keep_checkpoints', 'train.non_finite',
+    'train.non_finite_limit', 'validation.every',
 )  # fmt: skip
 
 
@@ -72,6 +75,7 @@ def train_step(
     model: nn.Module,
     optimizer: optax.GradientTransformation,
     seed: int,
+    skip_non_finite: bool = False,
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """One step on one device's share of a batch, inside `parallel.parallel_step`.
 
@@ -81,9 +85,12 @@ def train_step(
         loss: `loss(prediction, label) -> (total, terms)`, plain means over the batch.
         model, optimizer: static.
         seed: of stochastic depth, which is drawn from (seed, step, position in the global batch).
+        skip_non_finite: a loss or gradient that is not finite leaves parameters and optimizer state (with it the
+            schedule's count of steps) as they are.
 
     Returns:
-        The next state, and the global batch's `loss`, its terms and `gradient_norm`.
+        The next state, and the global batch's `loss`, its terms and `gradient_norm`; `skipped`, 0 or 1, with
+        `skip_non_finite`.
     """
     positions = parallel.positions(batch['input'].shape[0])
     key = jax.random.fold_in(jax.random.key(seed), state.step)
@@ -98,7 +105,13 @@ def train_step(
     gradients, metrics = parallel.mean((gradients, {'loss': total, **terms}))
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
     metrics['gradient_norm'] = optax.global_norm(gradients)
-    return TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state), metrics
+    after = TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state)
+    if skip_non_finite:
+        finite = jnp.isfinite(metrics['gradient_norm']) & jnp.isfinite(metrics['loss'])
+        unchanged = state.replace(step=after.step)  # the draws of stochastic depth go on, as the data do
+        after = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, unchanged)
+        metrics[SKIPPED] = 1.0 - finite
+    return after, metrics
 
 
 def run(model: nn.Module, config: Any, workdir: str | pathlib.Path, weights: str = '') -> None:
@@ -111,7 +124,9 @@ def run(model: nn.Module, config: Any, workdir: str | pathlib.Path, weights: str
         weights: initial parameters of a new run: a `.pth`, a checkpoint or a working directory.
 
     Raises:
-        AFUNetError: the config, the data, the weights or the directory are not usable, or the loss is not finite.
+        AFUNetError: the config, the data, the weights or the directory are not usable, another run works in the
+            directory, the disk is full, or the loss is not finite.
+        signals.Interrupted: a signal has ended the run; it says whether a checkpoint was saved.
     """
     workdir = pathlib.Path(workdir)
     settings = config.to_dict()
@@ -119,19 +134,25 @@ def run(model: nn.Module, config: Any, workdir: str | pathlib.Path, weights: str
     checkpoints.check_workdir(workdir, settings, FREE_SETTINGS)
     loss = losses.make_loss(config.loss.name, _vgg_params(config.loss), config.loss.weight)
     optimizer, schedule = make_optimizer(config.optimizer, config.train.steps)
-    store, held_back = _read_in_turn(config)
-    batches = _batches(store, config)
-    if parallel.is_main():
-        checkpoints.claim_workdir(workdir, settings, FREE_SETTINGS)
-    parallel.barrier('workdir')
-    saved = checkpoints.Checkpoints(workdir, config.train.keep_checkpoints, parallel.process_index())
-    state = _start(model, optimizer, config, saved, batches, weights)
-    trainer = Trainer(model, optimizer, schedule, config, workdir, saved, batches, Validator(model, config, held_back))
-    try:
-        trainer.train(state, loss)
-    finally:
-        batches.close()
-        saved.close()
+    with contextlib.ExitStack() as held:
+        begun = (workdir / checkpoints.CONFIG_FILE).exists()
+        if begun and parallel.is_main():  # a second run shall not read its data first
+            held.enter_context(checkpoints.locked_workdir(workdir))
+        record.check(workdir, config.data)
+        store, held_back = _read_in_turn(config)
+        batches = _batches(store, config)
+        held.callback(batches.close)
+        if parallel.is_main():
+            if not begun:
+                held.enter_context(checkpoints.locked_workdir(workdir))
+            checkpoints.claim_workdir(workdir, settings, FREE_SETTINGS)
+            record.write(workdir, config.data)
+        parallel.barrier('workdir')
+        saved = checkpoints.Checkpoints(workdir, config.train.keep_checkpoints, parallel.process_index())
+        held.callback(saved.close)
+        state, before = _start(model, optimizer, config, saved, batches, weights)
+        validate = Validator(model, config, held_back)
+        Trainer(model, optimizer, schedule, config, workdir, saved, batches, validate).train(state, loss, before)
 
 
 class Trainer:
@@ -140,45 +161,79 @@ class Trainer:
     def __init__(self, model, optimizer, schedule, config, workdir, saved, batches, validator):
         self._config, self._settings = config, config.to_dict()
         self._saved, self._batches, self._validate = saved, batches, validator
-        self._step = parallel.parallel_step(
-            lambda state, batch, loss: train_step(
-                state, batch, loss, model=model, optimizer=optimizer, seed=config.seed
+        skip = config.train.non_finite == SKIP_STEP
+
+        def step(state, batch, loss, stop):
+            state, metrics = train_step(
+                state, batch, loss, model=model, optimizer=optimizer, seed=config.seed, skip_non_finite=skip
             )
-        )
+            return state, {**metrics, STOP: parallel.total(stop)}
+
+        self._step = parallel.parallel_step(step)
         self._schedule, self._workdir = schedule, workdir
+        self._last_saved = None
         about = saved.best_about()
         self._best = about['validation']['psnr_mu'] if about else -math.inf
 
-    def train(self, state: TrainState, loss: losses.Loss) -> None:
-        """Runs from the state's step to the config's last."""
+    def train(self, state: TrainState, loss: losses.Loss, before: dict[str, Any] | None = None) -> None:
+        """Runs from the state's step to the config's last; `before` is the log's state at that step."""
         train, first = self._config.train, int(state.step)
-        log = Log(self._workdir, first, self._schedule, self._config)
-        if first >= train.steps:
+        self._last_saved = first if before is not None else None
+        log = Log(self._workdir, first, self._schedule, self._config, before)
+        if first >= train.steps and not (before or {}).get('validation_due'):
             log.say(f'nothing to do: {self._workdir} has finished its {train.steps} steps')
         state, loss = parallel.replicate(state), parallel.replicate(loss)
-        for step in range(first + 1, train.steps + 1):
-            state, metrics = self._step(state, parallel.shard(next(self._batches)), loss)
-            log.add(step, metrics)
-            last = step == train.steps
-            if last or step % train.log_every == 0:
-                log.write(step)
-            if self._validate and (last or step % self._config.validation.every == 0):
-                self._keep_best(step, state, log)
-            if last or step % train.checkpoint_every == 0:
-                self._save(step, state, log)
-        self._saved.wait()
+        with signals.postponed() as asked:
+            if (before or {}).get('validation_due'):
+                self._keep_best(first, state, log, asked)
+            for step in range(first + 1, train.steps + 1):
+                stop = parallel.on_devices(int(asked.number is not None))
+                state, metrics = self._step(state, parallel.shard(next(self._batches)), loss, stop)
+                log.add(step, metrics)
+                self._after(step, state, log, asked)
+            self._saved.wait()
         log.close()
 
-    def _save(self, step: int, state: TrainState, log: 'Log') -> None:
-        log.drain()  # nothing that is not finite is ever saved
-        if parallel.is_main():
-            host = parallel.unreplicate(state)
-            self._saved.save(step, host.params, host.opt_state, self._about())
+    def _after(self, step: int, state: TrainState, log: Log, asked: signals.Asked) -> None:
+        """What is due after a step."""
+        train, last = self._config.train, step == self._config.train.steps
+        self._saved.check()
+        if last or step % train.log_every == 0:
+            log.write(step)
+        if self._validate and (last or step % self._config.validation.every == 0):
+            self._keep_best(step, state, log, asked)
+        if last or step % train.checkpoint_every == 0:
+            self._save(step, state, log)
+        if not last and (log.stop or (asked.number is not None and parallel.process_count() == 1)):
+            self._end(step, state, log, asked)
 
-    def _keep_best(self, step: int, state: TrainState, log: 'Log') -> None:
+    def _end(self, step: int, state: TrainState, log: Log, asked: signals.Asked, validation_due: bool = False) -> None:
+        """Saves, and leaves by `signals.Interrupted`. All processes are at the same step."""
+        self._save(step, state, log, validation_due)
+        self._saved.wait()
+        log.close()
+        parallel.barrier('interrupted')
+        raise signals.Interrupted(
+            asked.number or signals.DEFAULT,
+            f'stopped after step {step} of {self._config.train.steps}, which is saved in {self._workdir}; '
+            'the same command goes on from there',
+        )
+
+    def _save(self, step: int, state: TrainState, log: Log, validation_due: bool = False) -> None:
+        log.drain()  # nothing that is not finite is ever saved
+        log.sync()
+        if parallel.is_main() and step != self._last_saved:
+            host = parallel.unreplicate(state)
+            about = {**self._about(), 'log': log.get_state(validation_due)}
+            self._saved.save(step, host.params, host.opt_state, about)
+        self._last_saved = step
+
+    def _keep_best(self, step: int, state: TrainState, log: Log, asked: signals.Asked) -> None:
         log.drain()
         params = parallel.unreplicate(state.params)
-        scores = self._validate(params)
+        scores = self._validate(params, asked)
+        if scores is None:
+            self._end(step, state, log, asked, validation_due=True)
         log.validation(step, scores)
         if scores['psnr_mu'] > self._best:
             self._best = scores['psnr_mu']
@@ -199,119 +254,37 @@ class Validator:
     def __bool__(self) -> bool:
         return bool(self._scenes)
 
-    def __call__(self, params: Any) -> dict[str, float]:
+    def __call__(self, params: Any, asked: signals.Asked) -> dict[str, float] | None:
+        """The scores; None if a process was asked to end before all scenes were done."""
         if self._network is None:
             self._network = evaluation.Network(
                 self._model, params, self._eval.pad_to, self._eval.small_images, self._eval.memory_limit
             )
         self._network.set_params(params)
-        index, count = parallel.process_index(), parallel.process_count()
-        rows = evaluation.evaluate({evaluation.NETWORK: self._network}, self._scenes[index::count])
+        own = self._scenes[parallel.process_index() :: parallel.process_count()]
+        rows = evaluation.evaluate({evaluation.NETWORK: self._network}, _until_asked(own, asked))
         names = evaluation.PSNR_AND_SSIM
-        sums = np.array([[row[name] for name in names] for row in rows]).reshape(-1, len(names))
-        total = parallel.sum_over_processes(sums.sum(0)) / len(self._scenes)
-        return dict(zip(names, map(float, total)))
+        sums = np.array([[row[name] for name in names] for row in rows]).reshape(-1, len(names)).sum(0)
+        *total, done = parallel.sum_over_processes(np.array([*sums, len(rows)], np.float64))
+        if done < len(self._scenes):
+            return None
+        return dict(zip(names, (float(value) for value in np.array(total) / len(self._scenes))))
 
 
-class Log:
-    """Watches the losses; writes JSON lines, TensorBoard events and the progress line.
-
-    The host looks at a step's metrics when `STEPS_IN_FLIGHT` more are under way, so that the devices
-    never wait for it. Only the main process writes.
-    """
-
-    def __init__(self, workdir: pathlib.Path, first: int, schedule: Callable, config: Any):
-        self._schedule, self._train = schedule, config.train
-        self._epochs = config.optimizer.epochs
-        self._pending = collections.deque()
-        self._seen = []
-        self._start = self._last = time.monotonic()
-        self._first, self._last_step = first, first
-        self._main = parallel.is_main()
-        if self._main:
-            _forget_after(workdir / reports.TRAINING_LOG, first)
-            self._file = open(workdir / reports.TRAINING_LOG, 'a', encoding='utf-8')
-            self._events = tensorboardX.SummaryWriter(str(workdir / 'tensorboard'), purge_step=first + 1)
-            self.say(
-                f'{parallel.describe()}, global batch {self._train.batch_size}, '
-                f'step {first} of {self._train.steps}'
-            )
-
-    def say(self, line: str) -> None:
-        """Prints a line on stderr, in the main process."""
-        if self._main:
-            print(line, file=sys.stderr, flush=True)
-
-    def add(self, step: int, metrics: Any) -> None:
-        """Takes a step's metrics, still on the devices."""
-        self._pending.append((step, metrics))
-        while len(self._pending) > STEPS_IN_FLIGHT:
-            self._look()
-
-    def drain(self) -> None:
-        """Waits for all steps, and checks them."""
-        while self._pending:
-            self._look()
-
-    def _look(self) -> None:
-        step, metrics = self._pending.popleft()
-        metrics = {key: float(value) for key, value in parallel.unreplicate(metrics).items()}
-        bad = [key for key, value in metrics.items() if not math.isfinite(value)]
-        if bad:
-            raise TrainingError(
-                f'step {step}: {", ".join(f"{key} is {metrics[key]}" for key in bad)}; training stops here, and the '
-                'last checkpoint was written before. Lower optimizer.learning_rate, or check the labels of the data'
-            )
-        self._seen.append(metrics)
-
-    def write(self, step: int) -> None:
-        """Logs the means since the last line."""
-        self.drain()
-        now = time.monotonic()
-        rate = (step - self._last_step) * self._train.batch_size / (now - self._last)
-        means = {key: sum(m[key] for m in self._seen) / len(self._seen) for key in self._seen[0]}
-        line = {
-            'step': step,
-            'epoch': (step - 1) * self._epochs // self._train.steps,
-            **means,
-            'learning_rate': float(self._schedule(step - 1)),
-            'images_per_second': round(rate, 3),
-        }
-        self._append(step, line)
-        left = (now - self._start) / (step - self._first) * (self._train.steps - step)
-        if self._last_step == self._first:  # the compilation took part of the first interval: leave it out from now on
-            self._start, self._first = now, step
-        self.say(
-            f'step {step}/{self._train.steps}  loss {means["loss"]:.5f}  gradient {means["gradient_norm"]:.3f}  '
-            f'lr {line["learning_rate"]:.2e}  {rate:.1f} images/s  ETA {format_duration(left)}'
-        )
-        self._seen, self._last, self._last_step = [], now, step
-
-    def validation(self, step: int, scores: dict[str, float]) -> None:
-        """Logs the scores of a validation."""
-        self._append(step, {'step': step, 'validation': scores})
-        self.say(f'step {step}  validation: PSNR-mu {scores["psnr_mu"]:.3f} dB, PSNR-l {scores["psnr_l"]:.3f} dB')
-
-    def _append(self, step: int, line: dict[str, Any]) -> None:
-        if not self._main:
+def _until_asked(scenes: list, asked: signals.Asked) -> Iterator[Any]:
+    for scene in scenes:
+        if asked.number is not None:
             return
-        self._file.write(json.dumps(line) + '\n')
-        self._file.flush()
-        for key, value in {**line, **line.get('validation', {})}.items():
-            if key not in ('step', 'validation'):
-                name = f'validation/{key}' if 'validation' in line else f'train/{key}'
-                self._events.add_scalar(name, value, step)
-
-    def close(self) -> None:
-        """Finishes the files."""
-        if self._main:
-            self._file.close()
-            self._events.close()
+        yield scene
 
 
 def _check_config(config: Any) -> None:
     """Rules that concern training and no other part; each before anything is read or written."""
     parallel.check_batch_size(config.train.batch_size)
+    if config.train.non_finite not in NON_FINITE:
+        raise ConfigError(f'config.train.non_finite is one of {", ".join(NON_FINITE)}, not {config.train.non_finite!r}')
+    if config.train.non_finite_limit < 0:
+        raise ConfigError(f'config.train.non_finite_limit is {config.train.non_finite_limit}, but must be at least 0')
     for section, key in (
         ('train', 'steps'), ('train', 'log_every'), ('train', 'checkpoint_every'),
         ('train', 'keep_checkpoints'), ('validation', 'every'),
@@ -342,30 +315,23 @@ def _batches(store: batches_lib.SceneStore, config: Any) -> batches_lib.TrainBat
     )  # fmt: skip
 
 
-def _start(model, optimizer, config, saved, batches, weights: str) -> TrainState:
-    """The newest checkpoint's state, or a new one."""
+def _start(model, optimizer, config, saved, batches, weights: str) -> tuple[TrainState, dict[str, Any] | None]:
+    """The newest whole checkpoint's state with that of the log, or a new one and None."""
     params = afunet.init_params(model, config.seed)
     opt_state = jax.tree.map(np.asarray, optimizer.init(params))
-    step = saved.latest_step()
-    if step is None:
+    found = _restore_in_turn(saved, params, opt_state)
+    if found is None:
         if weights:
             settings, params = checkpoints.load_weights(weights)
             checkpoints.check_architecture(settings, config.model, weights)
-        return TrainState(np.int32(0), params, opt_state)
-    params, opt_state, about = saved.restore(step, params, opt_state)
+        return TrainState(np.int32(0), params, opt_state), None
+    step, params, opt_state, about = found
     batches.set_state(about['data_position'])
-    return TrainState(np.int32(step), params, opt_state)
+    return TrainState(np.int32(step), params, opt_state), about.get('log', {})
 
 
-def _forget_after(path: pathlib.Path, step: int) -> None:
-    """Drops the log's lines after a step: they are written again by the run that goes on from it."""
-    if not path.exists():
-        return
-    lines = []
-    for line in path.read_text(encoding='utf-8').splitlines(keepends=True):
-        try:
-            if json.loads(line)['step'] <= step:
-                lines.append(line)
-        except ValueError:  # the line at which the run was killed
-            break
-    files.write_text(path, ''.join(lines))
+def _restore_in_turn(saved: checkpoints.Checkpoints, params: Any, opt_state: Any) -> Any:
+    """The main process first: it sets damaged checkpoints aside, so that all find the same one."""
+    found = saved.restore_newest(params, opt_state) if parallel.is_main() else None
+    parallel.barrier('restored')
+    return found if parallel.is_main() else saved.restore_newest(params, opt_state)

@@ -48,6 +48,8 @@ def data() -> ml_collections.ConfigDict:
     c.dir = ''  # folder of the data set
     c.layout = 'kalantari'  # see afunet_jax/data/layouts.py
     c.prepared_dir = 'data/prepared'  # where the TFDS copy for training goes
+    c.follow_links = False  # symbolic links that lead out of `dir`
+    c.max_pixels = 160_000_000  # of one image; larger ones are refused from their header
     c.subtract_min_ev = False  # shift exposures so that the first is EV 0; the released weights do without
     c.synthetic = ml_collections.ConfigDict()  # built-in scenes, written to `dir` on first use
     c.synthetic.train_scenes = 0  # 0: `dir` holds a real data set
@@ -90,6 +92,8 @@ def train() -> ml_collections.ConfigDict:
     c.threads = 2  # that cut batches ahead; their number changes no value
     c.log_every = 100  # steps
     c.checkpoint_every = 2_000  # steps
+    c.non_finite = 'stop'  # the run at a loss or gradient that is not finite; or 'skip' that step, and count it
+    c.non_finite_limit = 100  # steps that a run may skip before it stops
     c.keep_checkpoints = 2  # latest ones; the best by validation is kept besides
     return c
 

@@ -1,15 +1,19 @@
 """Checkpoints and weights: what is saved comes back, and nothing else passes for it."""
 
+import errno
 import json
 import pathlib
 import shutil
+import subprocess
+import sys
+import zipfile
 
 import jax
 import numpy as np
 import pytest
 import small
 
-from afunet_jax import checkpoints, torch_weights
+from afunet_jax import checkpoints, files, manifest, torch_weights
 from afunet_jax.errors import CheckpointError, WeightsError
 from afunet_jax.models import afunet
 
@@ -42,7 +46,7 @@ def test_what_is_saved_is_restored(workdir, params):
     found, state, about = saved.restore(3, params, {'moment': np.zeros(7)})
     assert_equal(found, jax.tree.map(lambda x: x + 3, params))
     np.testing.assert_array_equal(state['moment'], np.arange(7.0))
-    assert about['config'] == ABOUT['config'] and about['step'] == 3 and about['format_version'] == 1
+    assert about['config'] == ABOUT['config'] and about['step'] == 3 and about['format_version'] == 2
     saved.close()
 
 
@@ -114,11 +118,212 @@ def test_a_damaged_checkpoint_is_named(workdir, damage):
         checkpoints.load_params(checkpoint)
 
 
-def test_a_checkpoint_of_a_later_format_is_refused(workdir):
-    about = workdir / 'checkpoints' / '3' / 'about' / 'metadata'
-    about.write_text(json.dumps({**json.loads(about.read_text()), 'format_version': 2}))
-    with pytest.raises(CheckpointError, match='format version 2.*update'):
+def test_a_checkpoint_of_a_later_format_is_refused_and_no_older_one_taken(workdir, params):
+    (workdir / 'checkpoints' / '3' / manifest.NAME).unlink()
+    manifest.write(workdir / 'checkpoints' / '3', format_version=3)
+    with pytest.raises(CheckpointError, match='format version 3.*update'):
         checkpoints.load_params(workdir)
+    with pytest.raises(CheckpointError, match='format version 3.*update'):
+        checkpoints.Checkpoints(workdir).restore_newest(params, {'moment': np.zeros(7)})
+
+
+# ---- damage ------------------------------------------------------------------------------------------
+
+
+def flip(path, place):
+    data = bytearray(path.read_bytes())
+    data[place] ^= 0x10
+    path.write_bytes(data)
+
+
+def cut(path, length):
+    path.write_bytes(path.read_bytes()[:length])
+
+
+def files_of(checkpoint):
+    return sorted(path for path in checkpoint.rglob('*') if path.is_file() and path.stat().st_size)
+
+
+def restored_step(workdir, params, step=3):
+    saved = checkpoints.Checkpoints(workdir)
+    try:
+        return saved.restore_newest(params, {'moment': np.zeros(step + 4)})
+    finally:
+        saved.close()
+
+
+def test_whatever_file_is_truncated_changed_or_missing_the_damage_is_found_and_named(workdir, params):
+    checkpoint = workdir / 'checkpoints' / '3'
+    listed = files_of(checkpoint)
+    assert len(listed) > 10
+    rng = np.random.default_rng(0)
+    for path in listed:
+        whole = path.read_bytes()
+        places = {0, len(whole) - 1, *rng.integers(len(whole), size=3).tolist()}
+        damages = [lambda place=place: flip(path, place) for place in places]
+        damages += [lambda: cut(path, len(whole) - 1), lambda: cut(path, 0), path.unlink]
+        for damage in damages:
+            damage()
+            with pytest.raises(CheckpointError, match=f'checkpoints/3: damaged checkpoint: .*{path.name}'):
+                checkpoints.load_params(checkpoint)
+            path.write_bytes(whole)
+    assert_equal(checkpoints.load_params(checkpoint), jax.tree.map(lambda x: x + 3, params))
+
+
+@pytest.mark.parametrize('damage', ['byte', 'manifest'])
+def test_the_checkpoint_before_a_damaged_one_is_used_and_the_damage_named(workdir, params, damage, capsys):
+    checkpoint = workdir / 'checkpoints' / '3'
+    if damage == 'byte':
+        array = max(files_of(checkpoint / 'state'), key=lambda path: path.stat().st_size)
+        flip(array, array.stat().st_size // 2)
+    else:
+        (checkpoint / manifest.NAME).unlink()
+    step, found, state, about = restored_step(workdir, params, step=2)
+    assert step == 2 and about['step'] == 2
+    assert_equal(found, jax.tree.map(lambda x: x + 2, params))
+    err = capsys.readouterr().err
+    assert 'checkpoints/3: damaged checkpoint' in err and 'from step 2' in err
+    assert sorted(path.name for path in (workdir / 'checkpoints').iterdir()) == ['2', '3.damaged']
+
+
+def test_where_no_checkpoint_is_whole_nothing_is_begun_anew(workdir, params):
+    for step in (2, 3):
+        cut(files_of(workdir / 'checkpoints' / str(step) / 'params')[0], 0)
+    for _ in range(2):
+        with pytest.raises(CheckpointError, match=r'(?s)no checkpoint is whole.*checkpoints/3.*checkpoints/2.*backup'):
+            restored_step(workdir, params)
+    shutil.move(workdir / 'checkpoints' / '3', workdir / 'checkpoints' / '3.damaged')
+    shutil.rmtree(workdir / 'checkpoints' / '2')
+    with pytest.raises(CheckpointError, match='3.damaged: was set aside'):
+        restored_step(workdir, params)
+
+
+def test_a_checkpoint_of_other_shapes_is_no_damage_and_no_older_one_taken(workdir, params):
+    with pytest.raises(CheckpointError, match=r'checkpoints/3: state.*moment.* has shape \(7,\), not \(6,\)'):
+        checkpoints.Checkpoints(workdir).restore_newest(params, {'moment': np.zeros(6)})
+    assert (workdir / 'checkpoints' / '3').is_dir()
+
+
+def test_damaged_best_parameters_are_an_error_that_names_the_others(workdir, params, capsys):
+    saved = checkpoints.Checkpoints(workdir)
+    saved.save_best(2, params, {**ABOUT, 'validation': {'psnr_mu': 30.0}})
+    saved.close()
+    flip(workdir / 'best' / '2' / 'about' / 'metadata', 5)
+    with pytest.raises(CheckpointError, match='best/2: damaged.*about/metadata.*--weights=.*checkpoints/2 or .*/3'):
+        checkpoints.load_weights(workdir)
+    assert checkpoints.Checkpoints(workdir).best_about() is None
+    assert 'best/2: damaged' in capsys.readouterr().err
+
+
+# ---- saving ------------------------------------------------------------------------------------------
+
+
+def test_what_a_killed_process_left_behind_is_removed_and_never_read(workdir, params):
+    folder = workdir / 'checkpoints'
+    left = ['.saving-9', '.saving-9.orbax-checkpoint-tmp', '.saving-no-more-1', '9.orbax-checkpoint-tmp']
+    for name in left:
+        shutil.copytree(folder / '3', folder / name)
+    assert restored_step(workdir, params)[0] == 3
+    assert sorted(path.name for path in folder.iterdir()) == ['2', '3']
+
+
+def test_a_save_that_fails_is_an_error_and_leaves_the_others_whole(workdir, params, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    saved = checkpoints.Checkpoints(workdir)
+    with monkeypatch.context() as patch:
+        patch.setattr(manifest, 'write', full)
+        saved.save(4, params, {'moment': np.zeros(8)}, ABOUT)
+        with pytest.raises(CheckpointError, match='checkpoints: .*No space left on device.*before it are whole.*room'):
+            saved.wait()
+    assert sorted(path.name for path in (workdir / 'checkpoints').iterdir()) == ['2', '3']
+    saved.save(4, params, {'moment': np.zeros(8)}, ABOUT)  # there is room again
+    saved.close()
+    assert restored_step(workdir, params, step=4)[0] == 4
+
+
+LIMITED = """
+import resource, sys
+import numpy as np
+from afunet_jax import checkpoints
+from afunet_jax.errors import CheckpointError
+saved = checkpoints.Checkpoints(sys.argv[1])
+about = {'config': {}}
+tree = {'a': np.random.default_rng(0).random(100_000)}
+saved.save(1, tree, tree, about)
+saved.wait()
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+saved.save(2, tree, tree, about)
+try:
+    saved.wait()
+except CheckpointError as error:
+    print(error)
+print(saved.restore_newest(tree, tree)[0])
+"""
+
+
+def test_files_that_may_not_grow_stop_the_save_with_the_reason(tmp_path):
+    done = subprocess.run(
+        [sys.executable, '-c', LIMITED, tmp_path], capture_output=True, text=True, cwd=small.ROOT,
+        env={**small.os.environ, 'JAX_PLATFORMS': 'cpu'},
+    )  # fmt: skip
+    message, step = done.stdout.splitlines()
+    assert 'checkpoints: a checkpoint cannot be written' in message and 'File too large' in message, done.stderr
+    assert step == '1' and [path.name for path in (tmp_path / 'checkpoints').iterdir()] == ['1']
+
+
+# ---- format version 1 --------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def version_1(tmp_path):
+    """What the release before manifests wrote: a run of 4 steps that was killed after 2."""
+    with zipfile.ZipFile(pathlib.Path(__file__).parent / 'fixtures' / 'workdir_v1.zip') as archive:
+        archive.extractall(tmp_path / 'v1')
+    return tmp_path / 'v1'
+
+
+def test_version_1_is_read(version_1):
+    assert not list(version_1.rglob(manifest.NAME))
+    about, params = checkpoints.load_checkpoint(version_1 / 'checkpoints' / '2')
+    assert about['format_version'] == 1 and about['data_position']['step'] == 2
+    best, best_params = checkpoints.load_checkpoint(version_1)
+    assert best['validation']['psnr_mu'] == pytest.approx(7.598, abs=1e-3)
+    assert_equal(params, best_params)
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) == afunet.count_parameters(params) > 1000
+
+
+def test_damage_in_version_1_is_found_where_orbax_finds_it(version_1):
+    cut(version_1 / 'checkpoints' / '2' / 'params' / 'manifest.ocdbt', 20)
+    with pytest.raises(CheckpointError, match='checkpoints/2'):
+        checkpoints.load_params(version_1 / 'checkpoints' / '2')
+
+
+# ---- one run in a directory --------------------------------------------------------------------------
+
+
+def test_a_second_run_is_refused_and_told_of_the_first(tmp_path):
+    with checkpoints.locked_workdir(tmp_path / 'run'):
+        with pytest.raises(CheckpointError, match=r'another run trains here \(host .*, process \d+, since 20\d\d-'):
+            with checkpoints.locked_workdir(tmp_path / 'run'):
+                pass
+    with checkpoints.locked_workdir(tmp_path / 'run'):
+        pass
+
+
+def test_a_lock_dies_with_its_process(tmp_path):
+    code = f'import sys; from afunet_jax import files\nwith files.locked({str(tmp_path / "lock")!r}): print(1, flush=True); input()'
+    process = subprocess.Popen(
+        [sys.executable, '-c', code], cwd=small.ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    process.stdout.readline()
+    with pytest.raises(files.LockedError, match=f'process {process.pid}'), files.locked(tmp_path / 'lock'):
+        pass
+    process.kill()
+    process.communicate()
+    with files.locked(tmp_path / 'lock'):
+        pass
 
 
 def test_a_workdir_is_claimed_once(tmp_path):

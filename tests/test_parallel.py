@@ -1,7 +1,11 @@
 """Data parallelism: the number of devices and processes changes no result beyond rounding."""
 
 import json
+import re
+import shutil
+import signal
 import socket
+import time
 
 import jax
 import numpy as np
@@ -64,19 +68,74 @@ def test_four_devices_train_as_one_does(settings, one_device):
 
 def test_two_processes_train_as_one_does(settings, one_device):
     folder, flags = settings
-    with socket.socket() as probe:
-        probe.bind(('localhost', 0))
-        port = probe.getsockname()[1]
-    processes = [
-        small.start('train.py', *flags, f'--workdir={folder}/two', f'--coordinator=localhost:{port}',
-                    '--num_processes=2', f'--process_id={i}', devices=2)
-        for i in range(2)
-    ]  # fmt: skip
+    processes = start_two(flags, folder / 'two')
     ends = [(process.communicate(timeout=300)[1], process.returncode) for process in processes]
     assert [status for _, status in ends] == [0, 0], ends
     assert 'in 2 processes' in ends[0][0] and 'step 10/10' in ends[0][0]
     assert 'step 10/10' not in ends[1][0], 'only the main process reports'
     assert_same_training(read(folder / 'two'), one_device)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize('devices', [1, 2, 8])
+def test_a_run_saved_on_four_devices_goes_on_on_others(settings, devices, tmp_path):
+    folder, flags = settings
+    flags = [*(flag for flag in flags if 'batch_size' not in flag), '--config.train.batch_size=8']
+    whole = folder / 'eight_rows'
+    if not whole.exists():
+        status, _, err = small.run('train.py', *flags, f'--workdir={whole}', devices=4)
+        assert status == 0, err
+    assert_same_after_a_cut(whole, tmp_path / 'run', flags, devices)
+
+
+@pytest.mark.slow
+def test_a_run_saved_by_two_processes_goes_on_in_one(settings, one_device, tmp_path):
+    folder, flags = settings
+    if not (folder / 'two').exists():
+        test_two_processes_train_as_one_does(settings, one_device)
+    assert_same_after_a_cut(folder / 'two', tmp_path / 'run', flags, 1)
+
+
+def assert_same_after_a_cut(whole, workdir, flags, devices):
+    """Goes on with a copy of a run from its fifth step: the same bits at the start, the same losses beyond rounding."""
+    shutil.copytree(whole, workdir)
+    for step in range(6, STEPS + 1):
+        shutil.rmtree(workdir / 'checkpoints' / str(step))
+    status, _, err = small.run('train.py', *flags, f'--workdir={workdir}', devices=devices)
+    assert status == 0 and f'{devices} x cpu in 1 process, global batch' in err and 'step 5 of 10' in err, err
+    ours, theirs = read(workdir), read(whole)
+    assert ours['losses'][:5] == theirs['losses'][:5]
+    assert_same_training(ours, theirs)
+
+
+@pytest.mark.slow
+def test_two_processes_that_are_asked_to_end_stop_after_the_same_step_with_one_checkpoint(settings):
+    folder, flags = settings
+    flags = [flag for flag in flags if '.steps=' not in flag and '.checkpoint_every' not in flag]
+    flags += ['--config.train.steps=100000', '--config.train.checkpoint_every=100000', '--config.validation.scenes=0']
+    processes = start_two(flags, folder / 'asked')
+    for line in processes[0].stderr:
+        if 'step 3/' in line:
+            break
+    for process in processes:
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.2)  # not at the same moment
+    ends = [(process.communicate(timeout=60)[1], process.returncode) for process in processes]
+    assert [status for _, status in ends] == [143, 143], ends
+    steps = [int(re.search(r'stopped after step (\d+) of', err)[1]) for err, _ in ends]
+    assert steps[0] == steps[1]
+    assert [path.name for path in (folder / 'asked' / 'checkpoints').iterdir()] == [str(steps[0])]
+
+
+def start_two(flags, workdir):
+    with socket.socket() as probe:
+        probe.bind(('localhost', 0))
+        port = probe.getsockname()[1]
+    return [
+        small.start('train.py', *flags, f'--workdir={workdir}', f'--coordinator=localhost:{port}',
+                    '--num_processes=2', f'--process_id={i}', devices=2)
+        for i in range(2)
+    ]  # fmt: skip
 
 
 def test_a_batch_that_does_not_divide_says_what_would():

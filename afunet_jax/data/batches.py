@@ -182,7 +182,7 @@ class CropDraws:
         self._order = functools.lru_cache(maxsize=EPOCHS_IN_USE)(self._shuffle)
 
     def __len__(self) -> int:
-        return sys.maxsize
+        return sys.maxsize // 2  # Grain adds to it
 
     def __getitem__(self, index: int) -> dict[str, int]:
         epoch, place = divmod(index, self._epoch_length)

@@ -1,8 +1,6 @@
 """The loop over the configs: programs in processes of their own, signals passed on, one study in a folder."""
 
 import contextlib
-import fcntl
-import os
 import pathlib
 import shlex
 import signal
@@ -12,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from afunet_jax import files
 from afunet_jax.errors import ConfigError
 from afunet_jax.study.entries import (
     EVAL,
@@ -31,7 +30,7 @@ from afunet_jax.study.progress import Progress
 from afunet_jax.study.tables import Row, rows_of, write_tables
 
 LOCK = 'study.lock'
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 POLL_SECONDS = 0.2  # between looks at a program that runs
 SAVE_SECONDS = 60.0  # between records of the time spent
 LOG_TAIL = 12  # lines of a failed program's log that are shown
@@ -225,17 +224,11 @@ class Signals:
 @contextlib.contextmanager
 def _locked(out: pathlib.Path) -> Iterator[int]:
     """Holds the folder; the programs inherit the lock: one that outlives a killed study holds it on."""
-    lock = os.open(out / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
     try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ConfigError(
-                f'{out}: another study works here, or a program that a killed one left behind; '
-                'wait for it, end it, or use another --out'
-            ) from error
-        except OSError as error:
-            print(f'{out}: cannot be locked ({error.strerror}); start no second study here', file=sys.stderr)
-        yield lock
-    finally:
-        os.close(lock)
+        with files.locked(out / LOCK) as lock:
+            yield lock
+    except files.LockedError as error:
+        raise ConfigError(
+            f'{out}: another study works here, or a program that a killed one left behind ({error}); '
+            'wait for it, end it, or use another --out'
+        ) from error
