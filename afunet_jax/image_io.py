@@ -3,13 +3,15 @@
 In memory an image is `[H, W, 3]`, colours in the order R, G, B. LDR images are uint16 (8 bits are
 spread over 0..65535), HDR images are float32 and linear. A file is read whole or refused: before
 OpenCV decodes it, its own index (TIFF), header (Radiance) or end marker (PNG, JPEG) is held against
-its length, because some decoders fill what is missing and say so only in a log. Every error is a
+its length, because some decoders fill what is missing and say so only in a log. Its size is taken from there too:
+more than `max_pixels`, or more than so short a file can hold, is refused before memory is asked for. Every error is a
 `DataError` that names the file and the cure. Files are written under a temporary name, then moved.
 """
 
 import os
 import pathlib
 import re
+import stat
 import struct
 import warnings
 
@@ -21,11 +23,15 @@ from afunet_jax.errors import DataError
 
 PathLike = str | os.PathLike
 
+MAX_PIXELS = 160_000_000  # of one image: more than any camera has; as float32 RGB they are 1.9 GB
+MAX_FILE_BYTES = 4 * 2**30  # of one image: read whole into memory
+MAX_EXPANSION = 4096  # bytes of pixels to a byte of file; deflate reaches 1032, LZW about 2500
 EIGHT_TO_SIXTEEN_BITS = 257  # 255 * 257 == 65535
 RGBE_BIAS = 136  # a stored exponent e scales the mantissas by 2 ** (e - 136): 128, and 8 bits of mantissa
 RGBE_LARGEST = 255.0 * 2.0 ** (255 - RGBE_BIAS)  # the largest value that RGBE holds
 RADIANCE_MAGIC = (b'#?RADIANCE', b'#?RGBE')
 RADIANCE_PREAMBLE = 4096  # bytes of text that may stand before the magic words
+RADIANCE_LONGEST = 2**20  # bytes of a header
 RADIANCE_FORMAT = b'32-bit_rle_rgbe'
 RLE_WIDTHS = range(8, 32768)  # narrower and wider images are stored flat, 4 bytes a pixel
 EXR_MAGIC = b'v/1\x01'
@@ -34,6 +40,7 @@ TIFF_LZW = 5  # compression, TIFF 6.0
 PNG_MAGIC = b'\x89PNG\r\n\x1a\n'
 PNG_END = b'IEND\xaeB`\x82'
 JPEG_MAGIC, JPEG_SCAN, JPEG_END = b'\xff\xd8\xff', b'\xff\xda', b'\xff\xd9'
+JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # markers that a height and width follow
 
 _EXPONENT_SCALES = np.ldexp(np.ones(256, np.float32), np.arange(256) - RGBE_BIAS)
 _EXPONENT_SCALES[0] = 0.0  # e = 0 is black
@@ -59,7 +66,7 @@ _silence_opencv()
 # ---- reading ---------------------------------------------------------------------------------------
 
 
-def read_ldr(path: PathLike) -> np.ndarray:
+def read_ldr(path: PathLike, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Reads a gamma-encoded LDR image.
 
     16-bit TIFF (uncompressed, LZW or deflate) and 16-bit PNG are read as they are. 8-bit TIFF, PNG and
@@ -67,16 +74,17 @@ def read_ldr(path: PathLike) -> np.ndarray:
 
     Args:
         path: the file; its format is told by its content, not by its name.
+        max_pixels: larger images are refused before they are decoded.
 
     Returns:
         `[H, W, 3]` uint16, RGB, 0..65535.
 
     Raises:
-        DataError: missing, empty, truncated or damaged; another format; alpha, grey, palette or float.
+        DataError: missing, empty, truncated or damaged; another format; alpha, grey, palette or float; too large.
     """
     path = pathlib.Path(path)
     data = read_bytes(path)
-    check_ldr_file(path, data)
+    check_ldr_file(path, data, max_pixels=max_pixels)
     image = decode(path, data)
     if image.dtype not in (np.uint8, np.uint16):
         raise DataError(f'{path}: an LDR image holds 8 or 16 bits a value, this one {image.dtype}. '
@@ -92,7 +100,7 @@ def read_ldr(path: PathLike) -> np.ndarray:
     return np.ascontiguousarray(image[..., ::-1])
 
 
-def read_hdr(path: PathLike) -> np.ndarray:
+def read_hdr(path: PathLike, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Reads a linear HDR image: Radiance `.hdr`, or a TIFF of floats.
 
     RGBE is decoded as `mantissa * 2 ** (e - 136)`, without the 0.5 that some readers add. A header's
@@ -100,18 +108,22 @@ def read_hdr(path: PathLike) -> np.ndarray:
     magic words, comments anywhere in the header, all eight orientations, and the run-length code of before 1991
     are read.
 
+    Args:
+        path: the file.
+        max_pixels: larger images are refused before they are decoded.
+
     Returns:
         `[H, W, 3]` float32, RGB. The values are not checked: a label's rules are `data.scenes`' matter.
 
     Raises:
-        DataError: missing, empty, truncated or damaged; another format; not three channels.
+        DataError: missing, empty, truncated or damaged; another format; not three channels; too large.
     """
     path = pathlib.Path(path)
     data = read_bytes(path)
     if (magic := radiance_start(data)) is not None:
-        image = _decode_radiance(path, data[magic:])
+        image = _decode_radiance(path, data[magic:], max_pixels)
     elif data.startswith(TIFF_MAGIC):
-        _check_tiff(path, data)
+        _check_tiff(path, data, max_pixels=max_pixels)
         image = decode(path, data)
     else:
         raise DataError(f'{path}: not an HDR image that can be read here, it starts with {data[:10]!r}. '
@@ -126,17 +138,56 @@ def read_bytes(path: PathLike) -> bytes:
     """A file's content.
 
     Raises:
-        DataError: missing, empty, or not readable.
+        DataError: missing, empty, not readable, no file (a pipe or device could go on for ever), or larger than
+            `MAX_FILE_BYTES`.
     """
-    path = pathlib.Path(path)
+    return read_start(path, MAX_FILE_BYTES)
+
+
+def file_bytes(path: PathLike) -> int:
+    """A file's length.
+
+    Raises:
+        DataError: as `read_bytes`.
+    """
     try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataError(f'{path}: cannot be read ({error.strerror}). '
+        status = os.stat(path)
+    except (OSError, ValueError) as error:  # ValueError: a name with a zero byte
+        raise DataError(f'{path}: cannot be read ({getattr(error, "strerror", error)}). '
                         'Check the path and its rights.') from error
-    if not data:
+    if stat.S_ISDIR(status.st_mode) or not stat.S_ISREG(status.st_mode):
+        raise DataError(f'{path}: cannot be read, it is not a file. Check the path.')
+    if not status.st_size:
         raise DataError(f'{path}: the file is empty (0 bytes). {_FETCH_AGAIN}')
-    return data
+    if status.st_size > MAX_FILE_BYTES:
+        raise DataError(f'{path}: {status.st_size} bytes are more than the {MAX_FILE_BYTES} that an image may have. '
+                        'Make it smaller.')
+    return status.st_size
+
+
+def check_size(path: PathLike, height: int, width: int, max_pixels: int = MAX_PIXELS) -> None:
+    """Refuses an image by the size that its header gives.
+
+    Raises:
+        DataError: empty, or more than `max_pixels`.
+    """
+    if height < 1 or width < 1:
+        raise DataError(f'{path}: the header says {width}x{height} pixels. {_FETCH_AGAIN}')
+    if height * width > max_pixels:
+        raise DataError(f'{path}: {width}x{height} pixels ({height * width / 1e6:.1f} megapixels) are more than '
+                        f'max_pixels={max_pixels} allows. Make it smaller, or raise the limit if the memory is there '
+                        '(6 bytes a pixel for each frame, and what the network needs).')
+
+
+def check_expansion(path: PathLike, pixel_bytes: int, file_length: int) -> None:
+    """Refuses a file that promises more pixels than its length can hold: a bomb, or damaged.
+
+    Raises:
+        DataError: more than `MAX_EXPANSION` bytes of pixels to a byte.
+    """
+    if pixel_bytes > MAX_EXPANSION * file_length:
+        raise DataError(f'{path}: truncated or damaged, its header promises {pixel_bytes} bytes of pixels, and '
+                        f'{file_length} bytes cannot hold them. {_FETCH_AGAIN}')
 
 
 def decode(path: PathLike, data: bytes) -> np.ndarray:
@@ -161,22 +212,23 @@ def decode(path: PathLike, data: bytes) -> np.ndarray:
     return image
 
 
-def check_ldr_file(path: PathLike, data: bytes, grey: bool = False) -> None:
+def check_ldr_file(path: PathLike, data: bytes, grey: bool = False, max_pixels: int = MAX_PIXELS) -> None:
     """Holds a TIFF, PNG or JPEG against its own index or end marker, before anything is decoded.
 
     Args:
         path: for the messages.
         data: the file's bytes.
         grey: accept TIFFs of one channel, where black is zero.
+        max_pixels: larger images are refused.
 
     Raises:
-        DataError: another format, truncated, or of colours that OpenCV does not read rightly.
+        DataError: another format, truncated, too large, or of colours that OpenCV does not read rightly.
     """
     if data.startswith(TIFF_MAGIC):
-        _check_tiff(path, data, grey)
-    elif data.startswith(PNG_MAGIC):
-        if PNG_END not in data:
-            raise DataError(f'{path}: truncated, the PNG has no end ({len(data)} bytes). {_FETCH_AGAIN}')
+        _check_tiff(path, data, grey, max_pixels)
+        return
+    if data.startswith(PNG_MAGIC):
+        _check_png_chunks(path, data)
     elif data.startswith(JPEG_MAGIC):
         # The end marker cannot occur inside a scan; a preview has its own, before the last scan starts.
         if data.rfind(JPEG_END) <= data.rfind(JPEG_SCAN):
@@ -184,6 +236,52 @@ def check_ldr_file(path: PathLike, data: bytes, grey: bool = False) -> None:
     else:
         raise DataError(f'{path}: not a TIFF, PNG or JPEG image, it starts with {data[:10]!r}. '
                         'Export it as 16-bit RGB TIFF.')
+    height, width, pixel_bytes = _png_size(path, data) if data.startswith(PNG_MAGIC) else _jpeg_size(path, data)
+    check_size(path, height, width, max_pixels)
+    check_expansion(path, height * width * pixel_bytes, len(data))
+
+
+def _check_png_chunks(path: PathLike, data: bytes) -> None:
+    """Every chunk lies inside the file: OpenCV asks for a chunk's memory before it looks whether it is there."""
+    place, kind, headers = len(PNG_MAGIC), b'', 0
+    while kind != PNG_END[:4]:
+        if place + 12 > len(data):
+            raise DataError(f'{path}: truncated, the PNG has no end ({len(data)} bytes). {_FETCH_AGAIN}')
+        length, kind = struct.unpack_from('>I4s', data, place)
+        place += 12 + length  # with its length, its name and its checksum
+        headers += kind == b'IHDR'
+    if place > len(data) or headers != 1:
+        raise DataError(f'{path}: truncated or damaged, a PNG chunk ends at byte {place} of {len(data)}, or there are '
+                        f'{headers} headers. {_FETCH_AGAIN}')
+
+
+def _png_size(path: PathLike, data: bytes) -> tuple[int, int, int]:
+    """Height, width and bytes a pixel: the first chunk (PNG 3, 11.2.1)."""
+    channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}
+    try:
+        kind, width, height, bits, colour = struct.unpack_from('>4sIIBB', data, len(PNG_MAGIC) + 4)
+        if kind != b'IHDR' or colour not in channels:
+            raise ValueError(f'{kind!r}, colours of type {colour}')
+    except (struct.error, ValueError) as error:
+        raise DataError(f'{path}: damaged, the PNG has no header that can be read ({error}). {_FETCH_AGAIN}') from error
+    return height, width, -(-channels[colour] * bits // 8)
+
+
+def _jpeg_size(path: PathLike, data: bytes) -> tuple[int, int, int]:
+    """Height, width and bytes a pixel: the first frame header (ITU-T T.81, B.2.2)."""
+    place = 2
+    try:
+        while True:
+            mark, marker, length = struct.unpack_from('>BBH', data, place)
+            if mark != 0xFF or marker == JPEG_SCAN[1]:
+                raise ValueError('no frame before the first scan')
+            if marker in JPEG_FRAMES:
+                return *struct.unpack_from('>HH', data, place + 5), data[place + 9]
+            # Fill bytes, and markers that stand alone, have no length.
+            alone = marker == 0xFF or marker == 0x01 or 0xD0 <= marker <= 0xD8
+            place += 1 if marker == 0xFF else 2 if alone else 2 + length
+    except (struct.error, ValueError, IndexError) as error:
+        raise DataError(f'{path}: damaged, the JPEG has no frame header ({error}). {_FETCH_AGAIN}') from error
 
 
 # ---- TIFF: its directory against its length -------------------------------------------------------
@@ -191,22 +289,27 @@ def check_ldr_file(path: PathLike, data: bytes, grey: bool = False) -> None:
 _TIFF_TYPES = {1: 'B', 3: 'H', 4: 'I', 16: 'Q'}  # BYTE, SHORT, LONG, LONG8: all that the tags below use
 _TIFF_PHOTOMETRIC, _TIFF_BLACK_IS_ZERO, _TIFF_RGB, _TIFF_YCBCR = 262, 1, 2, 6
 _TIFF_PLANAR, _TIFF_INTERLEAVED = 284, 1
+_TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_BITS, _TIFF_SAMPLES = 256, 257, 258, 277
 _TIFF_DATA_TAGS = ((273, 279), (324, 325))  # offsets and byte counts, of strips or of tiles
 _TIFF_COLOURS = {0: 'grey', 1: 'grey', 3: 'a palette', 4: 'a mask', 5: 'CMYK', 8: 'Lab'}
 
 
-def _check_tiff(path: pathlib.Path, data: bytes, grey: bool = False) -> None:
+def _check_tiff(path: PathLike, data: bytes, grey: bool = False, max_pixels: int = MAX_PIXELS) -> None:
     """Every strip or tile of the first image lies inside the file, and it is what OpenCV reads rightly."""
     try:
         tags = tiff_tags(data)
         pieces = [(tags[where], tags[count]) for where, count in _TIFF_DATA_TAGS if where in tags]
         end = max(start + size for starts, sizes in pieces for start, size in zip(starts, sizes, strict=True))
+        height, width = tags[_TIFF_HEIGHT][0], tags[_TIFF_WIDTH][0]
     except (struct.error, KeyError, ValueError) as error:
         raise DataError(f'{path}: truncated or damaged, its TIFF directory cannot be read in '
                         f'{len(data)} bytes. {_FETCH_AGAIN}') from error
     if end > len(data):
         raise DataError(f'{path}: truncated, its pixels end at byte {end} and the file at {len(data)}. '
                         f'{_FETCH_AGAIN}')
+    check_size(path, height, width, max_pixels)
+    bits = max(tags.get(_TIFF_BITS, (1,))) * tags.get(_TIFF_SAMPLES, (1,))[0]
+    check_expansion(path, height * width * bits // 8, len(data))
     colour = tags.get(_TIFF_PHOTOMETRIC, (_TIFF_RGB,))[0]
     if colour not in (_TIFF_RGB, _TIFF_YCBCR) and not (grey and colour == _TIFF_BLACK_IS_ZERO):
         raise DataError(f'{path}: the colours must be RGB, this TIFF holds '
@@ -218,25 +321,39 @@ def _check_tiff(path: pathlib.Path, data: bytes, grey: bool = False) -> None:
 
 
 def tiff_tags(data: bytes) -> dict[int, tuple[int, ...]]:
-    """The whole-number tags of the first directory of a TIFF or BigTIFF (TIFF 6.0, section 2)."""
+    """The whole-number tags of the first directory of a TIFF or BigTIFF (TIFF 6.0, section 2); empty ones are left out.
+
+    Raises:
+        struct.error: a place or a count beyond the end; values that together are longer than the file.
+    """
     order = '<' if data[:2] == b'II' else '>'
     big = data[2:4] in (b'+\0', b'\0+')
     pointer, number, entry = ('Q', 'Q', 'HHQ8s') if big else ('I', 'H', 'HHI4s')
-    (place,) = struct.unpack_from(order + pointer, data, 8 if big else 4)
-    (entries,) = struct.unpack_from(order + number, data, place)
+    (place,) = _unpack(order + pointer, data, 8 if big else 4)
+    (entries,) = _unpack(order + number, data, place)
     place += struct.calcsize(order + number)
     size = struct.calcsize(order + entry)
-    tags = {}
+    tags, room = {}, len(data)
     for i in range(entries):
-        tag, kind, count, value = struct.unpack_from(order + entry, data, place + i * size)
-        if kind not in _TIFF_TYPES:
+        tag, kind, count, value = _unpack(order + entry, data, place + i * size)
+        if kind not in _TIFF_TYPES or not count:
             continue
         values = f'{order}{count}{_TIFF_TYPES[kind]}'
+        room -= struct.calcsize(values)
+        if room < 0:  # thousands of tags that share one long place would fill the memory
+            raise struct.error(f'the values of the tags are longer than {len(data)} bytes')
         if struct.calcsize(values) <= len(value):
             tags[tag] = struct.unpack_from(values, value)
         else:
-            tags[tag] = struct.unpack_from(values, data, struct.unpack(order + pointer, value)[0])
+            tags[tag] = _unpack(values, data, struct.unpack(order + pointer, value)[0])
     return tags
+
+
+def _unpack(values: str, data: bytes, place: int) -> tuple:
+    """`struct.unpack_from`, for places that need not fit into 63 bits."""
+    if place > len(data):
+        raise struct.error(f'byte {place} of {len(data)}')
+    return struct.unpack_from(values, data, place)
 
 
 # ---- Radiance ---------------------------------------------------------------------------------------
@@ -258,9 +375,11 @@ def radiance_size(path: PathLike, data: bytes) -> tuple[int, int]:
     return (length, lines) if orientation.startswith('X') else (lines, length)
 
 
-def _decode_radiance(path: pathlib.Path, data: bytes) -> np.ndarray:
+def _decode_radiance(path: pathlib.Path, data: bytes, max_pixels: int) -> np.ndarray:
     """`[H, W, 3]` float32, BGR. OpenCV decodes the pixels under the plainest header: FORMAT last, -Y +X."""
     lines, length, orientation, start = _radiance_layout(path, data)
+    check_size(path, lines, length, max_pixels)
+    check_expansion(path, lines * length * 4, len(data))
     pixels = data[start:]
     if _in_old_code(pixels, lines, length):
         image = from_rgbe(_decode_old_code(path, pixels, lines, length))[..., ::-1]
@@ -284,7 +403,7 @@ def _radiance_layout(path: pathlib.Path, data: bytes) -> tuple[int, int, str, in
     if formats != [RADIANCE_FORMAT]:
         raise DataError(f'{path}: the header must say FORMAT={RADIANCE_FORMAT.decode()} once, it says '
                         f'{[f.decode(errors="replace") for f in formats]}. Convert it to RGBE.')
-    match = re.fullmatch(rb'([+-])([YX]) +(\d+) +([+-])([YX]) +(\d+)', resolution.strip())
+    match = re.fullmatch(rb'([+-])([YX]) +(\d{1,10}) +([+-])([YX]) +(\d{1,10})', resolution.strip())
     if match is None or match[2] == match[5] or 0 in (int(match[3]), int(match[6])):
         raise DataError(f'{path}: the size must read "-Y height +X width", or another orientation of Y and X, it '
                         f'reads {resolution[:40]!r}. Copy it again, or export it anew.')
@@ -294,9 +413,10 @@ def _radiance_layout(path: pathlib.Path, data: bytes) -> tuple[int, int, str, in
 
 def _radiance_header(path: pathlib.Path, data: bytes) -> tuple[list[bytes], bytes, int]:
     """The header's lines up to the empty one, the line of the size, and where the pixels start."""
-    match = re.match(rb'((?:[^\n]+\n)*?)\r?\n([^\n]*)\n', data)
+    match = re.match(rb'((?:[^\n]+\n)*?)\r?\n([^\n]*)\n', data[:RADIANCE_LONGEST])
     if match is None:
-        raise DataError(f'{path}: truncated, the Radiance header has no end. {_FETCH_AGAIN}')
+        raise DataError(f'{path}: truncated, the Radiance header has no end within {RADIANCE_LONGEST} bytes. '
+                        f'{_FETCH_AGAIN}')
     return match[1].splitlines(), match[2], match.end()
 
 
@@ -351,29 +471,45 @@ def exr_size(path: PathLike) -> tuple[int, int]:
     """Height and width of an OpenEXR file's pixels (its data window), from the header alone.
 
     Raises:
-        DataError: missing, damaged, or the OpenEXR package is not installed.
+        DataError: missing, damaged, several images in one file, or the OpenEXR package is not installed.
     """
-    (left, top), (right, bottom) = _open_exr(path, header_only=True).header()['dataWindow']
-    return int(bottom - top) + 1, int(right - left) + 1
+    file = _open_exr(path, header_only=True)
+    if len(file.parts) != 1:
+        raise DataError(f'{path}: {len(file.parts)} images in one file. Export one of them alone.')
+    try:
+        (left, top), (right, bottom) = file.header()['dataWindow']
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f'{path}: damaged, its header gives no data window. {_FETCH_AGAIN}') from error
+    return int(bottom) - int(top) + 1, int(right) - int(left) + 1  # their difference may not fit into 32 bits
 
 
-def read_exr(path: PathLike) -> np.ndarray:
+def read_exr(path: PathLike, max_pixels: int = MAX_PIXELS) -> np.ndarray:
     """Reads a linear image from OpenEXR (half, float or uint; scan lines or tiles, every compression).
 
     Channels R, G, B are taken, of the only layer if they are named `layer.R`; Y alone becomes three equal
     channels with a warning. Primaries other than Rec. 709 are not converted: an `ExrWarning` says so. Values
     may be negative or above 1.
 
+    Args:
+        path: the file.
+        max_pixels: larger images are refused before they are decoded.
+
     Returns:
         `[H, W, 3]` float32, RGB: the data window.
 
     Raises:
-        DataError: missing, truncated or damaged; deep; no R, G, B; an alpha below 1; NaN or infinite values.
+        DataError: missing, truncated or damaged; deep; several images; no R, G, B; an alpha below 1; NaN or infinite
+            values; too large.
     """
     path = pathlib.Path(path)
+    height, width = exr_size(path)
+    check_size(path, height, width, max_pixels)
+    check_expansion(path, height * width * 3 * 2, file_bytes(path))  # three channels of half floats are the least
     file = _open_exr(path)
     channels = {name: channel.pixels for name, channel in _exr_part(path, file).items()}
     colours, alpha = _exr_colours(path, channels)
+    if {channel.shape for channel in (*colours, *([] if alpha is None else [alpha]))} != {(height, width)}:
+        raise DataError(f'{path}: its channels have not all {width}x{height} pixels. Export them at full size.')
     image = np.stack(colours, axis=-1).astype(np.float32)
     if alpha is not None and alpha.min() < 1:
         raise DataError(f'{path}: the alpha channel is not opaque (smallest {alpha.min():.3g}). '
@@ -437,14 +573,12 @@ def read_start(path: PathLike, count: int) -> bytes:
     Raises:
         DataError: missing, empty, or not readable.
     """
+    file_bytes(path)
     try:
         with open(path, 'rb') as file:
-            start = file.read(count)
+            return file.read(count)
     except OSError as error:
         raise DataError(f'{path}: cannot be read ({error.strerror}). Check the path and its rights.') from error
-    if not start:
-        raise DataError(f'{path}: the file is empty (0 bytes). {_FETCH_AGAIN}')
-    return start
 
 
 # ---- RGBE -------------------------------------------------------------------------------------------

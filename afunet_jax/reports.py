@@ -13,12 +13,14 @@ import imageio.v3 as iio
 import numpy as np
 
 from afunet_jax import files, hdr, image_io
+from afunet_jax.errors import DataError
 from afunet_jax.metrics.registry import METRICS
 
 TRAINING_LOG = 'metrics.jsonl'  # in a run's folder: training writes it, the HTML report draws it
 SECONDS = 'seconds'
 SECONDS_DIGITS = 2
 GROUND_TRUTH = 'ground truth'
+LONGEST_NAME = 255  # bytes of a folder's name
 OVERVIEW_ROWS, OVERVIEW_WIDTH, OVERVIEW_GAP = 6, 384, 4  # scenes, pixels of a picture, pixels between
 
 
@@ -173,6 +175,10 @@ def write_pictures(
     folder: pathlib.Path, scene: str, images: Mapping[str, np.ndarray], label: np.ndarray | None
 ) -> None:
     """Writes every method's image as `.hdr` and as a mu-law PNG, and the ground truth as PNG, into `folder/SCENE`."""
+    too_long = len(scene.encode('utf-8', 'surrogateescape')) > LONGEST_NAME
+    if scene in ('', '.', '..') or too_long or set('/\\\0') & set(scene):
+        raise DataError(f'scene {scene[:100]!r}: its pictures go into a folder of its name, a plain one of at '
+                        f'most {LONGEST_NAME} bytes. Rename the scene.')
     (folder / scene).mkdir(parents=True, exist_ok=True)
     for method, image in images.items():
         name = _file_name(method)

@@ -9,9 +9,10 @@ A file holds the parameters, named by their path in the tree (`stage_0/sfm/...`)
     recipe           where the training data come from, and how they are made
     commit           of the code that trained
     license          of the weights
-    figures          what was measured: data set to method to metric to mean
+    figures          what was measured on test scenes: 'moving' and 'static' to method to metric to mean
 """
 
+import dataclasses
 import json
 import pathlib
 from collections.abc import Mapping
@@ -77,16 +78,34 @@ def read(path: str | pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
         with safetensors.safe_open(path, 'numpy') as file:
             text = (file.metadata() or {}).get('about')
             arrays = {name: file.get_tensor(name) for name in file.keys()}
-    except (OSError, safetensors.SafetensorError) as error:
+    except (OSError, safetensors.SafetensorError, TypeError, ValueError, OverflowError) as error:
         raise WeightsError(f'{path}: cannot be read as safetensors, or is damaged ({error}); fetch it again') from error
     about = _about(path, text)
+    _check_extent(path, about['model'], arrays)
     try:
         shapes = _named(afunet.parameter_shapes(afunet.build(about['model'])))
-    except (ConfigError, TypeError) as error:
+    except (ConfigError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         raise WeightsError(f'{path}: its description names no network that can be built ({error})') from error
     if problems := _problems(arrays, shapes):
         raise WeightsError(f'{path}: is not what its description says: {"; ".join(problems[:3])}')
     return about, traverse_util.unflatten_dict(arrays, sep='/')
+
+
+def _check_extent(path: pathlib.Path, model: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
+    """Refuses a description of a network with more stages, blocks or larger windows, before it is built.
+
+    Raises:
+        WeightsError: the largest of each has no parameters here.
+    """
+    defaults = {field.name: field.default for field in dataclasses.fields(afunet.AFUNet)}
+    stages, depth, window = (model.get(key, defaults[key]) for key in ('num_stages', 'sfm_depth', 'window_size'))
+    try:
+        last = f'stage_{stages - 1}/sfm/block_{depth - 1}/position_bias/table'
+        rows = (2 * window - 1) ** 2
+    except TypeError as error:
+        raise WeightsError(f'{path}: its description names no network that can be built ({error})') from error
+    if last not in arrays or arrays[last].shape[:1] != (rows,):
+        raise WeightsError(f'{path}: is not what its description says: {last} of {str(rows)[:20]} rows is missing')
 
 
 def _named(params: Any) -> dict[str, Any]:
@@ -99,8 +118,8 @@ def _about(path: pathlib.Path, text: str | None) -> dict[str, Any]:
     try:
         about = json.loads(text)
         version, _ = about['format_version'], dict(about['model'])
-    except (KeyError, TypeError, ValueError) as error:
-        raise WeightsError(f'{path}: its description cannot be read ({error!r}); fetch it again') from error
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise WeightsError(f'{path}: its description cannot be read ({str(error)[:100]}); fetch it again') from error
     if not isinstance(version, int) or version > FORMAT_VERSION:
         raise WeightsError(
             f'{path}: format version {version}, this release reads up to {FORMAT_VERSION}; update afunet_jax'

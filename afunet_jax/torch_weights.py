@@ -8,7 +8,6 @@ PyTorch itself is needed for reading and writing files alone, and imported there
 import math
 import pathlib
 import re
-import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -16,14 +15,15 @@ import flax.traverse_util
 import jax.numpy as jnp
 import numpy as np
 
-from afunet_jax import files
+from afunet_jax import files, torch_files
 from afunet_jax.errors import ConfigError, WeightsError
 from afunet_jax.models import afunet, windows
 
 MASK_WINDOWS = 5  # the release registers attn_mask for an image of 5 x 5 windows (40 x 40 pixels)
 UNUSED = 'patch_embed_div3.norm'  # a LayerNorm that the release registers and never calls
 TABLE = 'relative_position_bias_table'
-STAGE_KEY = re.compile(r'SFM\.(\d+)\.residual_group\.blocks\.(\d+)\.')
+STAGE_KEY = re.compile(r'SFM\.(\d{1,4})\.residual_group\.blocks\.(\d{1,4})\.')
+MAX_SHARING = 4  # bytes of tensors to a byte of file: some share what is stored
 
 Layout = tuple[Callable[[np.ndarray], np.ndarray], Callable[[np.ndarray], np.ndarray]]
 
@@ -203,17 +203,11 @@ def read_pth(path: str | pathlib.Path) -> dict[str, np.ndarray]:
     """The state dict in a `.pth`, bare or inside the release's dict. Read with `weights_only`: no code runs.
 
     Raises:
-        WeightsError: no such file, not a PyTorch file, or no state dict in it; PyTorch is missing.
+        WeightsError: no such file, not a PyTorch file, no state dict in it, or one that is larger than the file;
+            PyTorch is missing, or too old to be safe.
     """
-    path = pathlib.Path(path)
-    if not path.is_file():
-        raise WeightsError(f'{path}: no such file')
-    torch = _torch()
-    try:
-        content = torch.load(path, map_location='cpu', weights_only=True)
-    except Exception as error:  # torch.load raises what the damaged bytes happen to lead to
-        reason = str(error).strip().split('\n')[0] or type(error).__name__
-        raise WeightsError(f'{path}: not a file of PyTorch weights, or damaged ({reason})') from error
+    path, torch = pathlib.Path(path), torch_files.import_torch(path)
+    content = torch_files.load(path)
     if isinstance(content, Mapping) and isinstance(content.get('state_dict'), Mapping):
         content = content['state_dict']
     if not isinstance(content, Mapping) or not content or not all(isinstance(k, str) for k in content):
@@ -223,6 +217,7 @@ def read_pth(path: str | pathlib.Path) -> dict[str, np.ndarray]:
     not_tensors = [key for key, value in content.items() if not isinstance(value, torch.Tensor)]
     if not_tensors:
         raise WeightsError(f'{path}: {_some(not_tensors)} are not tensors; expected a state dict')
+    _check_bytes(path, content)
     try:
         return {key: value.detach().cpu().to(torch.float32 if value.is_floating_point() else value.dtype).numpy()
                 for key, value in content.items()}  # fmt: skip
@@ -230,9 +225,16 @@ def read_pth(path: str | pathlib.Path) -> dict[str, np.ndarray]:
         raise WeightsError(f'{path}: holds tensors that are no plain arrays ({error}); save dense tensors') from error
 
 
+def _check_bytes(path: pathlib.Path, tensors: Mapping[str, Any]) -> None:
+    """Tensors that repeat a few stored numbers, by a stride of 0, can be as large as they like."""
+    promised, stored = sum(value.numel() * value.element_size() for value in tensors.values()), path.stat().st_size
+    if promised > MAX_SHARING * stored:
+        raise WeightsError(f'{path}: its tensors have {promised} bytes and the file {stored}; fetch it again')
+
+
 def write_pth(path: str | pathlib.Path, params: Mapping[str, Any]) -> None:
     """Writes our parameters as the release's dict, `{'state_dict': ...}`, for `load_state_dict(strict=True)`."""
-    torch = _torch()
+    torch = torch_files.import_torch(path)
     state = {key: torch.from_numpy(np.array(value)) for key, value in to_state_dict(params).items()}
     with files.replacing(path) as temporary:
         torch.save({'state_dict': state}, temporary)
@@ -272,15 +274,3 @@ def _check_rest(arrays: Mapping[str, np.ndarray], settings: Mapping[str, int]) -
 def _some(keys: Any, most: int = 5) -> str:
     keys = list(keys)
     return ', '.join(keys[:most]) + (f' and {len(keys) - most} more' if len(keys) > most else '') or 'nothing'
-
-
-def _torch() -> Any:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter('ignore')
-            import torch
-    except ImportError as error:
-        raise WeightsError(
-            'reading and writing .pth needs PyTorch: pip install -r requirements-dev.txt (its CPU build will do)'
-        ) from error
-    return torch

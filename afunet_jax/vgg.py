@@ -5,7 +5,8 @@ convolutions pad with zeros.
 """
 
 import pathlib
-import pickle
+import struct
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -15,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from afunet_jax import torch_files
 from afunet_jax.errors import ConfigError, WeightsError
 
 # A convolution: its number N in torchvision's `features.N.weight`, its input and output channels.
@@ -100,22 +102,16 @@ def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
         with np.load(path, allow_pickle=False) as file:
             return {key: file[key] for key in expected_shapes() if key in file}
-    except (*UNREADABLE, zipfile.BadZipFile, zlib.error) as error:
+    except (*UNREADABLE, zipfile.BadZipFile, zlib.error, struct.error, MemoryError, NotImplementedError, RuntimeError,
+            SyntaxError, TypeError, tokenize.TokenError) as error:  # NumPy parses an array's header as Python
         raise _unreadable(path, 'NumPy archive', error) from error
 
 
 def _read_pth(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
-        import torch  # only this format needs it
-    except ImportError as error:
-        raise WeightsError(
-            f'{path}: reading a .pth needs PyTorch, which is not installed. Install requirements-dev.txt, or '
-            'turn the file into an .npz of the same keys where PyTorch is, and name that.'
-        ) from error
-    try:
-        content = torch.load(path, map_location='cpu', weights_only=True)
-    except (*UNREADABLE, RuntimeError, TypeError, AttributeError, pickle.UnpicklingError) as error:
-        raise _unreadable(path, 'PyTorch state dict', error) from error
+        torch, content = torch_files.import_torch(path), torch_files.load(path)  # only this format needs PyTorch
+    except WeightsError as error:
+        raise WeightsError(f'{error}. Cure: turn the file into an .npz of the same keys, or: {WHERE_FROM}.') from error
     if not isinstance(content, Mapping):
         raise WeightsError(f'{path}: holds a {type(content).__name__}, not a state dict. Cure: {WHERE_FROM}.')
     tensors = {key: content[key] for key in expected_shapes() if isinstance(content.get(key), torch.Tensor)}

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from afunet_jax import hdr, image_io
+from afunet_jax import cli, hdr, image_io
 from afunet_jax.data import scenes
 from afunet_jax.data.layouts import LAYOUTS, SPLITS, Layout, get_layout
 from afunet_jax.errors import ConfigError, DataError
@@ -113,20 +113,23 @@ def _finite_max(label: np.ndarray) -> float | None:
     return largest if np.isfinite(largest) else None
 
 
-def check_folder(folder: image_io.PathLike, layout: Layout, progress: bool = False) -> Report:
+def check_folder(
+    folder: image_io.PathLike, layout: Layout, progress: bool = False, follow_links: bool = False
+) -> Report:
     """Checks all splits that the layout has.
 
     Args:
         folder: the data set's folder.
         layout: of the data set.
         progress: whether to write the rate and the time left to stderr.
+        follow_links: whether symbolic links may lead out of the folder.
     """
     splits, files = [], []
     for split in SPLITS:
         if not layout.folders(split):
             continue
         try:
-            found, problems = scenes.find_scenes(folder, layout, split), []
+            found, problems = scenes.find_scenes(folder, layout, split, follow_links), []
         except DataError as error:
             found, problems = [], [str(error)]
         expected = layout.expected[split]
@@ -197,6 +200,7 @@ def to_json(report: Report) -> str:
     return json.dumps(fields, indent=2, allow_nan=False) + '\n'
 
 
+@cli.errors_as_messages
 def main(arguments: Sequence[str] | None = None) -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(prog='python -m afunet_jax.data.check',
@@ -204,6 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument('--dir', required=True, type=pathlib.Path, help='folder of the data set')
     parser.add_argument('--layout', required=True, help=f'one of {", ".join(LAYOUTS)}')
     parser.add_argument('--json', type=pathlib.Path, help='also write the report here, as JSON')
+    parser.add_argument('--follow_links', action='store_true', help='symbolic links out of the folder are read too')
     flags = parser.parse_args(arguments)
     try:
         layout = get_layout(flags.layout)
@@ -212,7 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                               'Make it first.')
     except ConfigError as error:
         parser.error(str(error))  # exits with USAGE
-    report = check_folder(flags.dir, layout, progress=True)
+    report = check_folder(flags.dir, layout, progress=True, follow_links=flags.follow_links)
     print(format_report(report))
     if flags.json:
         image_io.write_atomically(flags.json, to_json(report).encode())

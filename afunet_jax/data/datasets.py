@@ -64,7 +64,9 @@ def training_scenes(data: Any, held_back: int, progress: Any = 'stderr') -> tupl
     Raises:
         ConfigError, DataError: see the functions that are called.
     """
-    builder = tfds_builders.prepare(ensure_folder(data), data.layout, data.prepared_dir, progress)
+    builder = tfds_builders.prepare(
+        ensure_folder(data), data.layout, data.prepared_dir, progress, data.follow_links, data.max_pixels
+    )
     names, held = split_names(tfds_builders.scene_names(builder, 'train'), held_back)
 
     def read(chosen: list[str]) -> Iterator[Scene]:
@@ -75,6 +77,6 @@ def training_scenes(data: Any, held_back: int, progress: Any = 'stderr') -> tupl
 
 def evaluation_scenes(data: Any, split: str, most: int = 0) -> tuple[list[SceneFiles], Iterator[Scene]]:
     """Files of a split's scenes (at most `most`, 0: all), and an iterator that reads them one by one."""
-    files = find_scenes(ensure_folder(data), get_layout(data.layout), split)
+    files = find_scenes(ensure_folder(data), get_layout(data.layout), split, data.follow_links)
     files = files[:most] if most else files
-    return files, (read_scene(scene, data.subtract_min_ev) for scene in files)
+    return files, (read_scene(scene, data.subtract_min_ev, data.max_pixels) for scene in files)

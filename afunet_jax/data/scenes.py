@@ -6,6 +6,7 @@ One set of rules, in `inspect_scene`, says what is wrong with a scene. `read_sce
 
 import dataclasses
 import fnmatch
+import os
 import pathlib
 import re
 from collections.abc import Iterable
@@ -18,6 +19,9 @@ from afunet_jax.errors import DataError
 
 PathLike = image_io.PathLike
 EXPOSURES = 3
+MAX_EXPOSURE_BYTES = 65536  # of the file of exposures
+MAX_EV = 60.0  # stops either way: 2 ** EV and all that is computed with it fit into float32
+FOLLOW_LINKS = 'data.follow_links'  # the config's key
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,24 +78,29 @@ class Inspection:
 # ---- finding ----------------------------------------------------------------------------------------
 
 
-def find_scenes(folder: PathLike, layout: Layout, split: str) -> list[SceneFiles]:
+def find_scenes(folder: PathLike, layout: Layout, split: str, follow_links: bool = False) -> list[SceneFiles]:
     """Finds the scenes of one split.
 
     Args:
         folder: the data set's folder.
         layout: of the data set, from `layouts.get_layout`.
         split: 'train' or 'test'.
+        follow_links: also symbolic links that lead out of the folder. The folder itself may be a link in any case.
 
     Returns:
         The scenes, sorted by name, numbers by value. Files are not opened.
 
     Raises:
         ConfigError: another name of a split.
-        DataError: the folder does not exist, is no such data set, or has no scenes; or two scenes of the
-            split have the same name.
+        DataError: the folder does not exist, is no such data set, or has no scenes; two scenes of the
+            split have the same name; or a link leads out of the folder.
     """
     places = split_folders(folder, layout, split)
+    if not follow_links:
+        _check_links(folder, places)
     scenes = [scene for place in places for scene in _scenes_in(place, layout)]
+    if not follow_links:
+        _check_links(folder, [path for scene in scenes for path in _paths(scene)])
     scenes.sort(key=lambda scene: _natural(scene.name))
     for one, other in zip(scenes, scenes[1:]):
         if one.name == other.name:
@@ -130,6 +139,23 @@ def split_folders(folder: PathLike, layout: Layout, split: str) -> list[pathlib.
     raise DataError(f'{folder}: not a data set of layout {layout.name}, it has no '
                     f'{_alternatives(alternatives)} for the {split} scenes. '
                     'Give the folder that holds it, or choose another layout.')
+
+
+def _paths(scene: SceneFiles) -> list[pathlib.Path]:
+    return [*scene.ldrs, scene.exposures, *([scene.label] if scene.label else [])]
+
+
+def _check_links(folder: PathLike, paths: Iterable[pathlib.Path]) -> None:
+    """Raises a DataError that names the first link out of the folder."""
+    home = pathlib.Path(os.path.realpath(folder))
+    for path in paths:
+        if pathlib.Path(os.path.realpath(path)).is_relative_to(home):
+            continue
+        steps = [path, *path.parents]
+        link = next(step for step in reversed(steps) if step.is_symlink() and step.is_relative_to(folder)
+                    and not pathlib.Path(os.path.realpath(step)).is_relative_to(home))  # fmt: skip
+        raise DataError(f'{link}: a symbolic link out of the data folder, to {os.path.realpath(link)}. Copy what it '
+                        f'stands for, or set {FOLLOW_LINKS}=True if the folder is yours.')
 
 
 def _alternatives(alternatives: tuple[tuple[str, ...], ...]) -> str:
@@ -190,13 +216,16 @@ def _natural(name: str) -> tuple[list[tuple[int, int, str]], str]:
 # ---- reading ----------------------------------------------------------------------------------------
 
 
-def read_scene(files: SceneFiles, subtract_min_ev: bool = False) -> Scene:
+def read_scene(
+    files: SceneFiles, subtract_min_ev: bool = False, max_pixels: int = image_io.MAX_PIXELS
+) -> Scene:
     """Reads a scene and checks it.
 
     Args:
         files: from `find_scenes`, or made by hand.
         subtract_min_ev: the shortest exposure becomes 0 stops, as in some other projects. The published
             weights were trained without.
+        max_pixels: larger images are refused before they are decoded.
 
     Returns:
         The scene in its storage types.
@@ -204,38 +233,38 @@ def read_scene(files: SceneFiles, subtract_min_ev: bool = False) -> Scene:
     Raises:
         DataError: with everything that `scene_problems` finds, one a line.
     """
-    found = inspect_scene(files)
+    found = inspect_scene(files, max_pixels)
     if found.problems:
         raise DataError('\n'.join(found.problems))
     evs = found.evs - found.evs.min() if subtract_min_ev else found.evs
     return Scene(files.name, np.stack(found.ldrs), evs, found.label)
 
 
-def scene_problems(files: SceneFiles) -> list[str]:
+def scene_problems(files: SceneFiles, max_pixels: int = image_io.MAX_PIXELS) -> list[str]:
     """Everything that is wrong with a scene, each with the file and the cure; empty if it can be read."""
-    return inspect_scene(files).problems
+    return inspect_scene(files, max_pixels).problems
 
 
-def inspect_scene(files: SceneFiles) -> Inspection:
+def inspect_scene(files: SceneFiles, max_pixels: int = image_io.MAX_PIXELS) -> Inspection:
     """Reads all that can be read of a scene and notes all that is wrong: the rules of `read_scene`."""
     found = Inspection()
     found.problems += _name_problems(files)
     for path in files.ldrs:
-        found.ldrs.append(_attempt(found.problems, image_io.read_ldr, path))
+        found.ldrs.append(_attempt(found.problems, image_io.read_ldr, path, max_pixels))
     found.evs = _attempt(found.problems, read_exposures, files.exposures)
     if found.evs is not None:
         found.problems += _exposure_problems(files.exposures, found.evs)
     if files.label is not None:
-        found.label = _attempt(found.problems, image_io.read_hdr, files.label)
+        found.label = _attempt(found.problems, image_io.read_hdr, files.label, max_pixels)
     if found.label is not None:
         found.problems += _label_problems(files.label, found.label)
     found.problems += _size_problems(files, found)
     return found
 
 
-def _attempt(problems: list[str], read, path: pathlib.Path) -> np.ndarray | None:
+def _attempt(problems: list[str], read, path: pathlib.Path, *limits: int) -> np.ndarray | None:
     try:
-        return read(path)
+        return read(path, *limits)
     except DataError as error:
         problems.append(str(error))
         return None
@@ -248,11 +277,16 @@ def read_exposures(path: PathLike) -> np.ndarray:
         `[3]` float32, as they stand in the file.
 
     Raises:
-        DataError: missing, empty, not numbers, not finite, or not three of them.
+        DataError: missing, empty, longer than `MAX_EXPOSURE_BYTES`, not numbers, not within `MAX_EV`, or not three
+            of them.
     """
     path = pathlib.Path(path)
     cure = f'Write {EXPOSURES} numbers in stops, one a line, in the order of the sorted image names.'
     try:
+        if not path.is_file() and path.exists():
+            raise DataError(f'{path}: the file of exposures cannot be read (it is not a file). {cure}')
+        if path.stat().st_size > MAX_EXPOSURE_BYTES:
+            raise DataError(f'{path}: the file of exposures is longer than {MAX_EXPOSURE_BYTES} bytes. {cure}')
         words = path.read_text(encoding='utf-8-sig').split()
     except FileNotFoundError as error:
         raise DataError(f'{path}: the file of exposures is missing. {cure}') from error
@@ -261,14 +295,16 @@ def read_exposures(path: PathLike) -> np.ndarray:
     if not words:
         raise DataError(f'{path}: the file of exposures is empty. {cure}')
     try:
-        evs = np.array([float(word) for word in words], np.float32)
+        evs = np.array([float(word) for word in words], np.float64)
     except ValueError as error:
-        raise DataError(f'{path}: an exposure is not a number ({error}). {cure}') from error
+        raise DataError(f'{path}: an exposure is not a number ({str(error)[:100]}). {cure}') from error
     if len(evs) != EXPOSURES:
         raise DataError(f'{path}: {len(evs)} exposures, {EXPOSURES} are needed. {cure}')
     if not np.isfinite(evs).all():
         raise DataError(f'{path}: exposures must be finite, they are {_listed(evs)}. {cure}')
-    return evs
+    if np.abs(evs).max() > MAX_EV:
+        raise DataError(f'{path}: exposures are stops from {-MAX_EV:g} to {MAX_EV:g}, they are {_listed(evs)}. {cure}')
+    return evs.astype(np.float32)
 
 
 def _listed(values: Iterable) -> str:

@@ -30,6 +30,7 @@ import grain
 import numpy as np
 import tensorflow_datasets as tfds
 
+from afunet_jax import image_io
 from afunet_jax.data.layouts import LAYOUTS, SPLITS, Layout, get_layout
 from afunet_jax.data.progress import ProgressLine
 from afunet_jax.data.scenes import Scene, SceneFiles, find_scenes, read_scene, scene_problems
@@ -66,17 +67,18 @@ class Source:
         return [files for scenes in self.splits.values() for files in scenes]
 
 
-def find_source(folder: PathLike, layout: Layout) -> Source:
+def find_source(folder: PathLike, layout: Layout, follow_links: bool = False) -> Source:
     """Finds the scenes of every split that is in the folder. Files are not opened.
 
     Raises:
-        DataError: the folder does not exist or has no split of the layout, or a split has no scenes.
+        DataError: the folder does not exist or has no split of the layout, a split has no scenes, or a symbolic
+            link leads out of the folder and `follow_links` is not set.
     """
     folder = pathlib.Path(folder)
     present = [split for split in SPLITS if _has_split(folder, layout, split)]
     # Where there is none, looking for one raises the error that says what should be there.
     wanted = present or [split for split in SPLITS if layout.folders(split)][:1]
-    splits = {split: find_scenes(folder, layout, split) for split in wanted}
+    splits = {split: find_scenes(folder, layout, split, follow_links) for split in wanted}
     return Source(layout, splits, _fingerprint(folder, layout, splits))
 
 
@@ -130,6 +132,7 @@ class HdrScenes(tfds.core.ShardBasedBuilder):
 
     source: Source | None = None  # what `prepare` has found; None: look in manual_dir
     progress: Progress | None = None
+    max_pixels: int = image_io.MAX_PIXELS  # of one image
 
     def _info(self) -> tfds.core.DatasetInfo:
         def image(*shape: int | None, dtype: type) -> tfds.features.Tensor:
@@ -158,18 +161,18 @@ class HdrScenes(tfds.core.ShardBasedBuilder):
 
     def _example(self, scenes: Sequence[SceneFiles], place: int) -> Iterator[tuple[int, dict[str, Any]]]:
         try:
-            scene = read_scene(scenes[place])
+            scene = read_scene(scenes[place], max_pixels=self.max_pixels)
         except DataError:
-            raise DataError(_list_problems(scenes[place:])) from None
+            raise DataError(_list_problems(scenes[place:], self.max_pixels)) from None
         example = {'name': scene.name, 'ldrs': scene.ldrs, 'evs': scene.evs}
         yield place, example if scene.label is None else example | {'label': scene.label}
         if self.progress is not None:
             self.progress(place + 1, len(scenes), scene.name)
 
 
-def _list_problems(scenes: Sequence[SceneFiles]) -> str:
+def _list_problems(scenes: Sequence[SceneFiles], max_pixels: int) -> str:
     """Everything that is wrong with any of these scenes."""
-    found = [(files.name, scene_problems(files)) for files in scenes]
+    found = [(files.name, scene_problems(files, max_pixels)) for files in scenes]
     bad = [f'{name}: {problem}' for name, problems in found for problem in problems]
     names = [name for name, problems in found if problems]
     return '\n'.join([f'Scenes that cannot be used: {", ".join(names)}. Mend or remove them.', *bad])
@@ -179,7 +182,12 @@ def _list_problems(scenes: Sequence[SceneFiles]) -> str:
 
 
 def prepare(
-    folder: PathLike, layout_name: str, data_dir: PathLike, progress: Progress | str | None = 'stderr'
+    folder: PathLike,
+    layout_name: str,
+    data_dir: PathLike,
+    progress: Progress | str | None = 'stderr',
+    follow_links: bool = False,
+    max_pixels: int = image_io.MAX_PIXELS,
 ) -> HdrScenes:
     """Prepares a data folder if that was not done yet, and returns its builder.
 
@@ -191,6 +199,8 @@ def prepare(
         layout_name: a key of `layouts.LAYOUTS`.
         data_dir: where prepared data go. It is made if need be, and can serve many data sets.
         progress: called after each scene; 'stderr': a line there; None: silent.
+        follow_links: also symbolic links that lead out of the folder.
+        max_pixels: larger images are refused before they are decoded.
 
     Raises:
         ConfigError: no such layout.
@@ -198,7 +208,7 @@ def prepare(
             changed meanwhile; or `data_dir` cannot be written.
     """
     layout = get_layout(layout_name)
-    source = find_source(folder, layout)
+    source = find_source(folder, layout, follow_links)
     home = pathlib.Path(data_dir) / f'{layout.name}-{source.fingerprint}'
     builder = _builder_at(home, layout)
     if builder.data_path.exists():
@@ -208,7 +218,8 @@ def prepare(
             builder = _builder_at(home, layout)  # another process may have prepared it meanwhile
             if not builder.data_path.exists():
                 line = ProgressLine(f'Preparing {layout.name}') if progress == 'stderr' else progress
-                _build(builder, source, pathlib.Path(folder), line)
+                builder.max_pixels = max_pixels
+                _build(builder, source, pathlib.Path(folder), line, follow_links)
     except OSError as error:
         raise DataError(f'{home}: cannot store the prepared data: {error}. Give a data_dir that can be '
                         'written and has room for 30 bytes per pixel of every scene.') from error
@@ -219,7 +230,9 @@ def _builder_at(home: pathlib.Path, layout: Layout) -> HdrScenes:
     return HdrScenes(data_dir=home, config=layout.name)
 
 
-def _build(builder: HdrScenes, source: Source, folder: pathlib.Path, progress: Progress | None) -> None:
+def _build(
+    builder: HdrScenes, source: Source, folder: pathlib.Path, progress: Progress | None, follow_links: bool
+) -> None:
     data_path = pathlib.Path(builder.data_path)
     for left_behind in data_path.parent.glob('incomplete.*'):  # by a killed process; the lock is ours
         shutil.rmtree(left_behind)
@@ -229,7 +242,7 @@ def _build(builder: HdrScenes, source: Source, folder: pathlib.Path, progress: P
         builder.download_and_prepare(
             file_format='array_record',
             download_config=tfds.download.DownloadConfig(manual_dir=folder, try_download_gcs=False))
-    if find_source(folder, source.layout).fingerprint != source.fingerprint:
+    if find_source(folder, source.layout, follow_links).fingerprint != source.fingerprint:
         shutil.rmtree(data_path)
         raise DataError(f'{folder}: files changed while they were prepared. Run again when they are final.')
 

@@ -1,4 +1,8 @@
-"""AFUNet: shallow features, T unrolled stages, reconstruction."""
+"""AFUNet: shallow features, T unrolled stages, reconstruction.
+
+Equivariant to permutations of the batch only. Flips, rotations, translations and exchanged colours change the result:
+position tables have a direction, padding is at the bottom and right, and CFM sees the whole image.
+"""
 
 import dataclasses
 import zlib
@@ -16,6 +20,8 @@ from afunet_jax.models.execution import ATTENTIONS, Execution
 from afunet_jax.models.layers import INIT_STD, Conv3x3, LayerNorm, normal_deviation
 
 DTYPES = ('float32', 'bfloat16')
+# Above these a file's or an option's network would take hours to build, and is a mistake.
+MAX_WIDTH, MAX_DEPTH, MAX_WINDOW, MAX_MLP_RATIO = 3072, 32, 32, 64
 MAX_STAGES = 6  # SAM's stochastic depth is spaced for six stages, whatever T is
 INPUT_CHANNELS = 18
 NOT_ARCHITECTURE = ('drop_path', 'chunk_windows', 'remat', 'attention', 'dtype')  # weights do not depend on them
@@ -122,9 +128,19 @@ def build(settings: Mapping[str, Any]) -> AFUNet:
     known = {field.name for field in dataclasses.fields(AFUNet)} - {'parent', 'name'}
     if unknown := sorted(set(settings) - known):
         raise ConfigError(f'model settings are {", ".join(sorted(known))}; unknown: {", ".join(unknown)}')
+    kinds = {field.name: field.type for field in dataclasses.fields(AFUNet)}
+    wrong = [f'{key} is {str(value)[:40]!r}, {kinds[key].__name__} is wanted' for key, value in settings.items()
+             if type(value) is not kinds[key] and not (kinds[key] is float and type(value) is int)]  # fmt: skip
+    if wrong:
+        raise ConfigError('model: ' + '; '.join(wrong))
     model = AFUNet(**settings)
     check_architecture(model)
     return model
+
+
+def architecture(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of AFUNet's attributes that weights depend on."""
+    return {key: value for key, value in settings.items() if key not in NOT_ARCHITECTURE}
 
 
 def check_architecture(model: AFUNet) -> None:
@@ -132,13 +148,15 @@ def check_architecture(model: AFUNet) -> None:
     m = model
     rules = [
         (1 <= m.num_stages <= MAX_STAGES, f'num_stages is 1 to {MAX_STAGES}', m.num_stages),
-        (m.width >= 3 and m.width % 3 == 0, 'width is a multiple of 3, a third for each exposure', m.width),
-        (m.sfm_depth >= 1, 'sfm_depth is at least 1', m.sfm_depth),
+        (3 <= m.width <= MAX_WIDTH and m.width % 3 == 0,
+         f'width is a multiple of 3, a third for each exposure, up to {MAX_WIDTH}', m.width),
+        (1 <= m.sfm_depth <= MAX_DEPTH, f'sfm_depth is 1 to {MAX_DEPTH}', m.sfm_depth),
         (m.sfm_heads >= 1 and m.width % m.sfm_heads == 0, 'sfm_heads divides width', m.sfm_heads),
         (m.sam_heads >= 1 and m.width // 3 % m.sam_heads == 0, 'sam_heads divides width / 3', m.sam_heads),
         (m.cfm_heads >= 1 and m.width // 3 % m.cfm_heads == 0, 'cfm_heads divides width / 3', m.cfm_heads),
-        (m.window_size >= 2 and m.window_size % 2 == 0, 'window_size is even', m.window_size),
-        (m.mlp_ratio >= 1, 'mlp_ratio is at least 1', m.mlp_ratio),
+        (2 <= m.window_size <= MAX_WINDOW and m.window_size % 2 == 0, f'window_size is even, 2 to {MAX_WINDOW}',
+         m.window_size),
+        (1 <= m.mlp_ratio <= MAX_MLP_RATIO, f'mlp_ratio is 1 to {MAX_MLP_RATIO}', m.mlp_ratio),
         (m.chunk_windows >= -1, 'chunk_windows is -1 (automatic), 0 (all) or a number', m.chunk_windows),
         (m.remat in ('auto', 'on', 'off'), 'remat is auto, on or off', m.remat),
         (m.attention in ATTENTIONS, f'attention is one of {", ".join(ATTENTIONS)}', m.attention),

@@ -13,6 +13,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from afunet_jax.data.scenes import MAX_EXPOSURE_BYTES
 from afunet_jax.errors import DataError
 from afunet_jax.photos import response
 from afunet_jax.photos.frames import Frame, PhotoWarning
@@ -25,6 +26,7 @@ TOLERANCE = 0.7  # EV between two neighbours by which a source may differ from t
 STYLE_TOLERANCE = 0.35  # of the step, for 8-bit frames with an assumed sRGB curve
 STEEPER = 0.1  # measured steps above the real ones by this share: the assumed curve is wrong
 SAME = 0.01  # EV; frames closer than this have one exposure
+LONGEST = 60  # characters of an exposure
 FEWEST = 100  # pixels of the previews, well exposed in both
 SMALLEST_SHARE = 0.002  # of them
 
@@ -60,6 +62,8 @@ def parse_exposures(words: Sequence[str | float], where: str = 'exposures') -> n
     evs, kinds = [], set()
     for word in words:
         text = str(word).strip()
+        if len(text) > LONGEST:
+            raise DataError(f'{where}: {text[:LONGEST]!r}... is no exposure. {cure}')
         match = _SECONDS.fullmatch(text)
         try:
             if match is None:
@@ -93,6 +97,8 @@ def read_exposure_file(path: pathlib.Path, names: Sequence[str], all_names: Sequ
         DataError: not readable, not numbers, or not as many as images.
     """
     try:
+        if path.stat().st_size > MAX_EXPOSURE_BYTES or not path.is_file():
+            raise DataError(f'{path}: the file of exposures is no file, or longer than {MAX_EXPOSURE_BYTES} bytes.')
         words = path.read_text(encoding='utf-8-sig').replace(',', ' ').split()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f'{path}: the file of exposures cannot be read ({error}).') from error

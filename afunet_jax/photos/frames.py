@@ -33,7 +33,7 @@ from afunet_jax.photos.response import ToneCurve
 
 PathLike = image_io.PathLike
 
-MAX_PIXELS = 160_000_000  # more than any camera has; three such frames are 3 GB
+MAX_PIXELS = image_io.MAX_PIXELS  # three such frames are 3 GB
 SATURATED = hdr.SATURATED / 65535  # share of full scale, as stored
 FULL_SCALE = 1.0  # of files of floats
 OVERFLOW_SHARE = 0.001  # of values above the full scale of floats: more of them, and it is probably wrong
@@ -251,18 +251,7 @@ def _kind(path: pathlib.Path, start: bytes) -> str:
                     'ending), Radiance .hdr and OpenEXR are read: export the photo as one of these.')
 
 
-def check_size(path: PathLike, height: int, width: int, max_pixels: int) -> None:
-    """Refuses an image by its header.
-
-    Raises:
-        DataError: empty, or more than `max_pixels`.
-    """
-    if height < 1 or width < 1:
-        raise DataError(f'{path}: the header says {width}x{height} pixels. Copy or download it again.')
-    if height * width > max_pixels:
-        raise DataError(f'{path}: {width}x{height} pixels ({height * width / 1e6:.1f} megapixels) are more than '
-                        f'max_pixels={max_pixels} allows. Make it smaller, or raise the limit if the memory is there '
-                        '(6 bytes a pixel for each frame, and what the network needs).')
+check_size = image_io.check_size
 
 
 # ---- TIFF, PNG, JPEG --------------------------------------------------------------------------------
@@ -286,14 +275,14 @@ def _read_tiff(path: pathlib.Path, max_pixels: int) -> _Stored:
     # OpenCV turns TIFFs upright itself (since 4.1.1), and no other format under IMREAD_UNCHANGED.
     about = dataclasses.replace(about, orientation=1)
     if tags.get(_TIFF_SAMPLE_FORMAT, (1,))[0] == _TIFF_FLOATS:
-        return _Stored(image_io.read_hdr(path), 32, about)
-    image_io.check_ldr_file(path, data, grey=True)
+        return _Stored(image_io.read_hdr(path, max_pixels), 32, about)
+    image_io.check_ldr_file(path, data, grey=True, max_pixels=max_pixels)
     return _decoded(path, data, about, profile)
 
 
 def _read_png_or_jpeg(path: pathlib.Path, max_pixels: int) -> _Stored:
     data = image_io.read_bytes(path)
-    image_io.check_ldr_file(path, data)
+    image_io.check_ldr_file(path, data, max_pixels=max_pixels)
     # The plugins themselves: Image.open has a limit of its own, for the whole process.
     plugin = PngImagePlugin.PngImageFile if data.startswith(image_io.PNG_MAGIC) else JpegImagePlugin.JpegImageFile
     try:
@@ -496,12 +485,12 @@ def _raw_exif(path: pathlib.Path, raw: Any) -> Exif:
 def _read_radiance(path: pathlib.Path, max_pixels: int) -> _Stored:
     data = image_io.read_bytes(path)
     check_size(path, *image_io.radiance_size(path, data[image_io.radiance_start(data) or 0:]), max_pixels)
-    return _Stored(image_io.read_hdr(path), 32, Exif())
+    return _Stored(image_io.read_hdr(path, max_pixels), 32, Exif())
 
 
 def _read_exr(path: pathlib.Path, max_pixels: int) -> _Stored:
     check_size(path, *image_io.exr_size(path), max_pixels)
-    return _Stored(image_io.read_exr(path), 32, Exif())
+    return _Stored(image_io.read_exr(path, max_pixels), 32, Exif())
 
 
 def _not_negative(path: pathlib.Path, values: np.ndarray, full_scale: float) -> np.ndarray:

@@ -10,7 +10,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from afunet_jax import image_io
+from afunet_jax import cli, image_io
 from afunet_jax.data.brackets.compose import Shares, make_bracket
 from afunet_jax.data.brackets.folders import Request, write_brackets
 from afunet_jax.data.brackets.sources import SPLITS, read_sources
@@ -57,6 +57,7 @@ def _write_sheet(args: argparse.Namespace, request: Request) -> None:
     image_io.write_ldr(args.sheet, contact_sheet(scenes, args.sheet_width))
 
 
+@cli.errors_as_messages
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit status."""
     parser = _parser()

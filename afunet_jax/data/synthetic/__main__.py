@@ -10,7 +10,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from afunet_jax import image_io
+from afunet_jax import cli, image_io
 from afunet_jax.data.synthetic.compose import make_scene
 from afunet_jax.data.synthetic.folders import write_scenes
 from afunet_jax.data.synthetic.sheet import contact_sheet
@@ -43,6 +43,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
+@cli.errors_as_messages
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command line and returns its exit status."""
     parser = _parser()

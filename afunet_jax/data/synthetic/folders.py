@@ -161,7 +161,7 @@ def _read_manifest(folder: pathlib.Path) -> dict | None:
         return None
     try:
         return json.loads((folder / MANIFEST).read_text(encoding='utf-8'))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(
             f'{folder}: holds something that is not a set of synthetic scenes (no readable {MANIFEST}). '
             'Nothing was changed. Name another folder.'
