@@ -46,7 +46,8 @@ def aligned_debevec(scene: Scene) -> np.ndarray:
     response = np.repeat(values[:, None, None] ** hdr.GAMMA, 3, 2).astype(np.float32)
     times = np.asarray(hdr.exposure_time(scene.evs), np.float32)
     merged = cv2.createMergeDebevec().process(frames, times, response)
-    return np.nan_to_num(merged, nan=0.0, posinf=float(1 / times.min()))
+    merged[frames[0] == 255] = 1 / times[0]  # OpenCV gives clipped values no weight: what clips in all would be 0 / 0
+    return np.nan_to_num(merged, nan=0.0, posinf=float(1 / times[0]))
 
 
 BASELINES: dict[str, Callable[[Scene], np.ndarray]] = {

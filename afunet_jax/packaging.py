@@ -2,7 +2,8 @@
 
     python -m afunet_jax.packaging --workdir=runs/small --results=runs/small/eval --data=data/brackets/brackets.json
 
-The file that it writes by default is the one that comes with the package.
+The file that it writes by default is the one that comes with the package. It prints the figures of the test scenes
+in groups: those in which something moves, and those in which nothing does.
 """
 
 import argparse
@@ -10,15 +11,16 @@ import json
 import pathlib
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from afunet_jax import checkpoints, cli, safetensors_weights
+from afunet_jax import checkpoints, cli, reports, safetensors_weights
 from afunet_jax.errors import DataError
 from afunet_jax.models import afunet
 
 LICENSE = 'CC0-1.0'
 RESULTS = 'results.json'
+PLACES = 'dir', 'prepared_dir'  # of the data, on the machine that trained
 MOST_BYTES = 6_000_000  # of a file that comes with the package
 
 
@@ -34,11 +36,31 @@ def describe(
         commit: of the code that trained.
         license: of the weights, an SPDX name.
     """
+    config = {**about['config'], 'data': {**about['config'].get('data', {}), **dict.fromkeys(PLACES, '')}}
     return {
-        'model': about['config']['model'], 'config': about['config'], 'step': about['step'],
+        'model': config['model'], 'config': config, 'step': about['step'],
         'validation': about.get('validation'), 'recipe': {key: data[key] for key in data if key != 'scenes'},
-        'commit': commit, 'license': license, 'figures': results['means'],
+        'commit': commit, 'license': license,
+        'figures': {group: reports.means(rows) for group, rows in groups(results, data).items()},
     }  # fmt: skip
+
+
+def groups(results: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+    """The rows of an evaluation: of scenes that move, of those that stand still.
+
+    Raises:
+        DataError: a scene is not in the manifest as a test scene.
+    """
+    tests = [scene for scene in data['scenes'] if scene['split'] == 'test']
+    static = {pathlib.Path(scene['folder']).name: scene['static'] for scene in tests}
+    if unknown := sorted({row['scene'] for row in results['scenes']} - static.keys()):
+        raise DataError(
+            f'scenes {", ".join(unknown[:3])} of the results are no test scenes of the manifest; '
+            'evaluate the weights on the test scenes of this data set'
+        )
+    found = {name: [row for row in results['scenes'] if static[row['scene']] is still]
+             for name, still in (('moving', False), ('static', True))}  # fmt: skip
+    return {name: rows for name, rows in found.items() if rows}
 
 
 def _json(path: pathlib.Path) -> dict[str, Any]:
@@ -70,8 +92,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add('--license', default=LICENSE, help=f'an SPDX name; by default {LICENSE}')
     flags = parser.parse_args(arguments)
     about, params = checkpoints.load_checkpoint(flags.workdir)
-    text = describe(about, _json(flags.results / RESULTS), _json(flags.data), flags.commit or _commit(), flags.license)
+    results, data = _json(flags.results / RESULTS), _json(flags.data)
+    text = describe(about, results, data, flags.commit or _commit(), flags.license)
     safetensors_weights.write(flags.out, params, text)
+    for group, rows in groups(results, data).items():
+        print(f'{group}, {len({row["scene"] for row in rows})} scenes\n{reports.scores_table(rows)}\n')
     size = flags.out.stat().st_size
     print(f'{flags.out}: {afunet.count_parameters(params):,} parameters of step {about["step"]}, {size / 1e6:.2f} MB')
     if size > MOST_BYTES:

@@ -40,6 +40,14 @@ def test_debevecs_merge_is_exact_to_8_bits_where_nothing_moves():
     assert near.mean() > 0.97  # bitmaps may match a pixel aside
 
 
+def test_what_clips_in_all_frames_is_full_scale():
+    scene = scene_of(128, 192)
+    ldrs = scene.ldrs.copy()
+    ldrs[:, 40:80, 50:90] = 65535
+    merged = baselines.aligned_debevec(Scene('clipped', ldrs, scene.evs, None))
+    np.testing.assert_array_equal(merged[45:75, 55:85], 1)
+
+
 def test_alignment_finds_a_shift_that_a_plain_merge_does_not():
     scene = scene_of(128, 192, shift=3)
     inner = slice(8, -8)

@@ -6,6 +6,8 @@ import re
 import pytest
 import small
 
+from afunet_jax import safetensors_weights
+
 
 def test_tiny_trains_and_evaluates(tmp_path):
     data = [f'--config.data.dir={tmp_path}/data', f'--config.data.prepared_dir={tmp_path}/prepared']
@@ -17,7 +19,13 @@ def test_tiny_trains_and_evaluates(tmp_path):
     )
     assert status == 0, err
     assert 'AFUNet' in out and 'middle exposure' in out and 'PSNR-mu' in out
-    assert len(json.loads((tmp_path / 'out' / 'results.json').read_text())['scenes']) == 6
+    assert len(json.loads((tmp_path / 'out' / 'results.json').read_text())['scenes']) == 8
+    status, out, err = small.run('eval.py', '--config=configs/tiny.py', f'--out={tmp_path}/packaged', *data)
+    assert status == 0, err
+    results = json.loads((tmp_path / 'packaged' / 'results.json').read_text())
+    assert results['weights'] == str(safetensors_weights.PACKAGED)
+    packaged, _ = safetensors_weights.read(safetensors_weights.PACKAGED)
+    assert results['model']['width'] == packaged['model']['width']
 
 
 @pytest.mark.parametrize(
