@@ -1,6 +1,6 @@
 """The network as one file that runs without this package: StableHLO, by `jax.export`.
 
-    python -m afunet_jax.export --weights=DIR_OR_PTH --out=afunet.stablehlo [--height=H --width=W]
+    python -m afunet_jax.export [--weights=DIR_OR_FILE] --out=afunet.stablehlo [--height=H --width=W]
 
 Without a size, height and width are symbols: one file for all images whose sides are multiples of the window. The
 parameters are in the file. Beside it goes `afunet.stablehlo.json`, which says what goes in, what comes out, and how
@@ -25,8 +25,8 @@ import jax.numpy as jnp
 from absl import flags
 from jax import export as jax_export
 
-from afunet_jax import checkpoints, cli, files, hdr
-from afunet_jax.errors import ConfigError, WeightsError
+from afunet_jax import checkpoints, cli, files, hdr, safetensors_weights
+from afunet_jax.errors import ConfigError
 from afunet_jax.models import afunet, execution
 
 FORMAT_VERSION = 1
@@ -166,7 +166,7 @@ def _serialized(exported: jax_export.Exported) -> bytes:
         raise ConfigError('a file of jax.export needs the package flatbuffers; run pip install flatbuffers') from error
 
 
-_WEIGHTS = flags.DEFINE_string('weights', None, 'A .pth, a checkpoint or a workdir of train.py.')
+_WEIGHTS = flags.DEFINE_string('weights', None, 'As of eval.py; none: those of the package.')
 _OUT = flags.DEFINE_string('out', 'afunet.stablehlo', 'The exported network; its description goes beside it.')
 _HEIGHT = flags.DEFINE_integer('height', None, 'Of the images, pixels, a multiple of the window; absent: any.')
 _WIDTH = flags.DEFINE_integer('width', None, 'Of the images, pixels, a multiple of the window; absent: any.')
@@ -177,10 +177,9 @@ _AT_ONCE = flags.DEFINE_enum('at_once', 'row', AT_ONCE, 'Windows at once: a row,
 
 def main(_: Sequence[str]) -> None:
     """The command."""
-    if not _WEIGHTS.value:
-        raise WeightsError('--weights names what is exported: a .pth, a checkpoint or a workdir of train.py')
     size = Size(_HEIGHT.value, _WIDTH.value, _BATCH.value)
-    about = write(_OUT.value, _WEIGHTS.value, size, _PLATFORMS.value, _AT_ONCE.value)
+    weights = _WEIGHTS.value or safetensors_weights.packaged()
+    about = write(_OUT.value, weights, size, _PLATFORMS.value, _AT_ONCE.value)
     shapes = ' -> '.join(f'[{", ".join(about[end]["shape"])}]' for end in ('input', 'output'))
     print(f'{_OUT.value}: {shapes}, {about["bytes"] / 1e6:.1f} MB, for {", ".join(about["platforms"])}')
 
