@@ -5,6 +5,7 @@ Reads requests, a JSON a line, from stdin: `{format, seed, start, stop}`. Answer
 
 import contextlib
 import ctypes
+import faulthandler
 import functools
 import gc
 import json
@@ -90,6 +91,7 @@ def judge(name, form, mutant, path, originals):
 
 def child(pipe, name, seed, cases, seeds):
     """Reads the files of some cases; writes a line before each and one after it."""
+    faulthandler.disable()  # a crash is told by the parent
     from fuzz import formats
 
     form = formats.find(name)
