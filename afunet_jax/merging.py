@@ -20,19 +20,18 @@ from typing import Any
 import cv2
 import numpy as np
 
-from afunet_jax import checkpoints, evaluation, hdr, safetensors_weights
+from afunet_jax import checkpoints, evaluation, safetensors_weights
 from afunet_jax.data.progress import format_duration
 from afunet_jax.errors import AFUNetError, ConfigError, DataError
 from afunet_jax.models import afunet
 from afunet_jax.outputs import display_hdr, tonemapping
 from afunet_jax.outputs.save import HDR_ENDINGS, PICTURE_ENDINGS, save_hdr, save_picture
-from afunet_jax.photos import Bracket, BracketFiles, find_brackets, load_bracket
+from afunet_jax.photos import Bracket, BracketFiles, find_brackets, load_bracket, response
 
 LARGE = 1_500_000  # pixels, above which the time is foretold
 SAMPLE = 256  # side of the image by which it is foretold, pixels
 SAY_SECONDS = 5.0  # between lines of progress
 NETWORKS_KEPT = 2
-FULL_SCALE = 65535  # of the frames of a bracket
 
 load = load_bracket
 
@@ -60,6 +59,29 @@ class Merged:
         )
 
 
+def load_network(weights: str | pathlib.Path = '', memory_limit: float = 0.0) -> tuple[evaluation.Network, str]:
+    """The network for photos, and a line that says which weights it has. Arguments as for `Merger`.
+
+    Raises:
+        AFUNetError: the weights cannot be read.
+    """
+    path = weights or safetensors_weights.packaged()
+    settings, params = checkpoints.load_weights(path)
+    model = afunet.build(settings)
+    network = evaluation.Network(model, params, model.window_size, memory_limit=memory_limit)
+    name = path if weights else 'of the package'
+    return network, f'weights: {name}, {afunet.count_parameters(params):,} parameters'
+
+
+def seconds_per_pixel(network: evaluation.Network) -> float:
+    """How long a pixel takes, by a small image that is merged twice: the first time it is compiled."""
+    x = np.zeros((1, SAMPLE, SAMPLE, afunet.INPUT_CHANNELS), np.float32)
+    network.merge(x)
+    start = time.perf_counter()
+    network.merge(x)
+    return (time.perf_counter() - start) / SAMPLE**2
+
+
 class Merger:
     """A network that merges brackets; loaded once, compiled once a size.
 
@@ -78,13 +100,8 @@ class Merger:
     ):
         if max_side < 0:
             raise ConfigError(f'max_side is a number of pixels, or 0 for any size, not {max_side}')
-        path = weights or safetensors_weights.packaged()
-        settings, params = checkpoints.load_weights(path)
-        model = afunet.build(settings)
-        self._network = evaluation.Network(model, params, model.window_size, memory_limit=memory_limit)
+        self._network, self._weights = load_network(weights, memory_limit)
         self._max_side, self._progress = max_side, progress
-        name = path if weights else 'of the package'
-        self._weights = f'weights: {name}, {afunet.count_parameters(params):,} parameters'
 
     def __call__(self, bracket: Bracket) -> Merged:
         """Merges a bracket.
@@ -103,11 +120,7 @@ class Merger:
         """How long an image will take, by a small one; None if it is not large."""
         if not self._progress or size[0] * size[1] < LARGE:
             return None
-        x = np.zeros((1, SAMPLE, SAMPLE, afunet.INPUT_CHANNELS), np.float32)
-        self._network.merge(x)
-        start = time.perf_counter()
-        self._network.merge(x)
-        return (time.perf_counter() - start) * size[0] * size[1] / SAMPLE**2
+        return seconds_per_pixel(self._network) * size[0] * size[1]
 
 
 @functools.lru_cache(NETWORKS_KEPT)
@@ -213,9 +226,8 @@ def reduced(bracket: Bracket, max_side: int) -> tuple[Bracket, list[str]]:
     if not max_side or max(height, width) <= max_side:
         return bracket, []
     size = tuple(max(1, round(side * max_side / max(height, width))) for side in (width, height))
-    light = ((frame / np.float32(FULL_SCALE)) ** np.float32(hdr.GAMMA) for frame in bracket.ldrs)
-    small = (cv2.resize(frame, size, interpolation=cv2.INTER_AREA) ** np.float32(1 / hdr.GAMMA) for frame in light)
-    ldrs = np.stack([np.round(frame * FULL_SCALE).astype(np.uint16) for frame in small])
+    small = (cv2.resize(response.decode_16(frame), size, interpolation=cv2.INTER_AREA) for frame in bracket.ldrs)
+    ldrs = np.stack([response.encode_linear(frame) for frame in small])
     return dataclasses.replace(bracket, ldrs=ldrs), [f'reduced from {width}x{height} to {size[0]}x{size[1]} pixels']
 
 

@@ -8,7 +8,6 @@ import pathlib
 import shutil
 import signal
 import threading
-import time
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -18,10 +17,9 @@ from typing import Any
 import cv2
 import numpy as np
 
-from afunet_jax import checkpoints, evaluation, html_report, merging, parallel, photos, safetensors_weights
+from afunet_jax import evaluation, html_report, merging, parallel, photos
 from afunet_jax.data.scenes import Scene
 from afunet_jax.errors import AFUNetError
-from afunet_jax.models import afunet
 from afunet_jax.outputs import save, tonemapping
 from afunet_jax.photos import Bracket, response
 
@@ -107,12 +105,7 @@ class BracketMerger:
     """
 
     def __init__(self, weights: str, memory_limit: float):
-        path = weights or safetensors_weights.packaged()
-        settings, params = checkpoints.load_weights(path)
-        model = afunet.build(settings)
-        self._network = evaluation.Network(model, params, model.window_size, memory_limit=memory_limit)
-        name = path if weights else 'of the package'
-        self.about = f'weights: {name}, {afunet.count_parameters(params):,} parameters'
+        self._network, self.about = merging.load_network(weights, memory_limit)
         self._pixel_seconds = None  # of the last image
 
     def __call__(self, order: Order, say: Say) -> dict[str, Any]:
@@ -158,7 +151,7 @@ class BracketMerger:
         if not self._is_compiled(size):
             say(COMPILING, None)
             if self._pixel_seconds is None and pixels >= merging.LARGE:
-                self._time_a_sample()
+                self._pixel_seconds = merging.seconds_per_pixel(self._network)
 
         def look() -> None:
             while not self._is_compiled(size):
@@ -173,14 +166,6 @@ class BracketMerger:
         finally:
             done.set()
             looking.join()
-
-    def _time_a_sample(self) -> None:
-        """How long a pixel takes, by a small image that is merged twice: the first time it is compiled."""
-        x = np.zeros((1, merging.SAMPLE, merging.SAMPLE, afunet.INPUT_CHANNELS), np.float32)
-        for _ in range(2):
-            start = time.perf_counter()
-            self._network.merge(x)
-        self._pixel_seconds = (time.perf_counter() - start) / merging.SAMPLE**2
 
 
 def write_files(folder: pathlib.Path, merged: merging.Merged, bracket: Bracket, titles: Sequence[str]) -> str:
