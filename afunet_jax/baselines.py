@@ -9,10 +9,9 @@ from collections.abc import Callable
 import cv2
 import numpy as np
 
-from afunet_jax import hdr
+from afunet_jax import hdr, image_io
 from afunet_jax.data.scenes import Scene
 
-EIGHT_BITS = 257  # 16-bit values in a step of 8 bits: 65535 / 255
 LEAST_WEIGHT = 1e-6  # where no exposure is trusted
 
 
@@ -40,7 +39,7 @@ def aligned_debevec(scene: Scene) -> np.ndarray:
 
     The shift is one for the whole image. OpenCV does both on 8 bits. The response is the known one, gamma 2.2.
     """
-    frames = [np.rint(frame / EIGHT_BITS).astype(np.uint8) for frame in scene.ldrs]
+    frames = [np.rint(frame / image_io.EIGHT_TO_SIXTEEN_BITS).astype(np.uint8) for frame in scene.ldrs]
     cv2.createAlignMTB().process(frames, frames)  # onto the middle one
     values = np.maximum(np.arange(256), 0.5) / 255  # the merge takes logarithms
     response = np.repeat(values[:, None, None] ** hdr.GAMMA, 3, 2).astype(np.float32)

@@ -5,6 +5,7 @@ import fcntl
 import json
 import os
 import pathlib
+import re
 import socket
 import sys
 import tempfile
@@ -31,6 +32,12 @@ def replacing(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:
+    """Sorts scene 9 before scene 10; names of the same value (1, 01) stay apart."""
+    parts = re.split(r'(\d+)', name)
+    return [(1, int(part), '') if part.isdecimal() else (0, 0, part) for part in parts], name
 
 
 def write_text(path: str | pathlib.Path, text: str) -> None:

@@ -25,13 +25,13 @@ MOST_BYTES = 6_000_000  # of a file that comes with the package
 
 
 def describe(
-    about: dict[str, Any], results: dict[str, Any], data: dict[str, Any], commit: str, license: str
+    about: dict[str, Any], found: Mapping[str, list[dict[str, Any]]], data: dict[str, Any], commit: str, license: str
 ) -> dict[str, Any]:
     """The description that goes into the file.
 
     Args:
         about: of the checkpoint.
-        results: what eval.py has written.
+        found: rows of the evaluation, of `groups`.
         data: the manifest of the training data.
         commit: of the code that trained.
         license: of the weights, an SPDX name.
@@ -41,7 +41,7 @@ def describe(
         'model': config['model'], 'config': config, 'step': about['step'],
         'validation': about.get('validation'), 'recipe': {key: data[key] for key in data if key != 'scenes'},
         'commit': commit, 'license': license,
-        'figures': {group: reports.means(rows) for group, rows in groups(results, data).items()},
+        'figures': {group: reports.means(rows) for group, rows in found.items()},
     }  # fmt: skip
 
 
@@ -92,10 +92,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add('--license', default=LICENSE, help=f'an SPDX name; by default {LICENSE}')
     flags = parser.parse_args(arguments)
     about, params = checkpoints.load_checkpoint(flags.workdir)
-    results, data = _json(flags.results / RESULTS), _json(flags.data)
-    text = describe(about, results, data, flags.commit or _commit(), flags.license)
+    data = _json(flags.data)
+    found = groups(_json(flags.results / RESULTS), data)
+    text = describe(about, found, data, flags.commit or _commit(), flags.license)
     safetensors_weights.write(flags.out, params, text)
-    for group, rows in groups(results, data).items():
+    for group, rows in found.items():
         print(f'{group}, {len({row["scene"] for row in rows})} scenes\n{reports.scores_table(rows)}\n')
     size = flags.out.stat().st_size
     print(f'{flags.out}: {afunet.count_parameters(params):,} parameters of step {about["step"]}, {size / 1e6:.2f} MB')

@@ -13,6 +13,7 @@ import small
 
 from afunet_jax.errors import CheckpointError, ConfigError
 from afunet_jax.models import afunet
+from afunet_jax.signals import SIGNALS
 from afunet_jax.study import __main__ as command
 from afunet_jax.study import entries, progress, running
 
@@ -260,9 +261,9 @@ def test_an_evaluation_that_writes_nothing_is_a_failure(start, root):
 @pytest.mark.parametrize('number', [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize('program', ['train', 'eval'])
 def test_a_signal_is_passed_on_and_the_same_command_goes_on(start, root, capsys, number, program):
-    handlers = [signal.getsignal(n) for n in running.SIGNALS]
+    handlers = [signal.getsignal(n) for n in SIGNALS]
     assert start(fake=f'{program}:a:{number:d}') == 128 + number
-    assert [signal.getsignal(n) for n in running.SIGNALS] == handlers
+    assert [signal.getsignal(n) for n in SIGNALS] == handlers
     assert (root / 'out' / 'a' / 'signals').read_text() == f'{number:d}\n'
     assert calls(root) == (['train a'] if program == 'train' else ['train a', 'eval a'])
     err = capsys.readouterr().err

@@ -16,6 +16,7 @@ import numpy as np
 from afunet_jax import image_io
 from afunet_jax.data.layouts import Layout
 from afunet_jax.errors import DataError
+from afunet_jax.files import natural_key
 
 PathLike = image_io.PathLike
 EXPOSURES = 3
@@ -101,7 +102,7 @@ def find_scenes(folder: PathLike, layout: Layout, split: str, follow_links: bool
     scenes = [scene for place in places for scene in _scenes_in(place, layout)]
     if not follow_links:
         _check_links(folder, [path for scene in scenes for path in _paths(scene)])
-    scenes.sort(key=lambda scene: _natural(scene.name))
+    scenes.sort(key=lambda scene: natural_key(scene.name))
     for one, other in zip(scenes, scenes[1:]):
         if one.name == other.name:
             raise DataError(f'Two scenes are called {one.name}: {one.exposures.parent} and '
@@ -207,12 +208,6 @@ def _visible(folder: pathlib.Path) -> list[pathlib.Path]:
     return sorted(path for path in folder.iterdir() if not path.name.startswith('.'))
 
 
-def _natural(name: str) -> tuple[list[tuple[int, int, str]], str]:
-    """Sorts scene 9 before scene 10; names of the same value (1, 01) stay apart."""
-    parts = re.split(r'(\d+)', name)
-    return [(1, int(part), '') if part.isdecimal() else (0, 0, part) for part in parts], name
-
-
 # ---- reading ----------------------------------------------------------------------------------------
 
 
@@ -316,7 +311,7 @@ def _name_problems(files: SceneFiles) -> list[str]:
     if len(names) != EXPOSURES:
         return [f'{folder}: {len(names)} exposures were found ({_listed(names) or "no file"}), {EXPOSURES} '
                 'are needed. Keep one short, one middle and one long exposure, named as the layout says.']
-    if sorted(names, key=_natural) != names:
+    if sorted(names, key=natural_key) != names:
         return [f'{folder}: sorted as text the exposures are {_listed(names)}, by number they are not: which '
                 'one the first line of the exposures means is unclear. Give their numbers equal length.']
     return []

@@ -4,7 +4,6 @@ import dataclasses
 import itertools
 import os
 import pathlib
-import re
 import warnings
 from collections.abc import Sequence
 
@@ -12,6 +11,7 @@ import numpy as np
 
 from afunet_jax.data.scenes import EXPOSURES, Scene
 from afunet_jax.errors import DataError
+from afunet_jax.files import natural_key
 from afunet_jax.photos import align as aligning
 from afunet_jax.photos import exposures as exposure
 from afunet_jax.photos import response
@@ -108,12 +108,6 @@ class Bracket:
 # ---- finding ----------------------------------------------------------------------------------------
 
 
-def natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:
-    """Sorts IMG_9 before IMG_10."""
-    parts = re.split(r'(\d+)', name.lower())
-    return [(1, int(part), '') if part.isdecimal() else (0, 0, part) for part in parts], name
-
-
 def find_brackets(folder: PathLike) -> list[BracketFiles]:
     """The brackets of a folder: itself, if there are photos in it, or else its subfolders that have some.
 
@@ -132,7 +126,7 @@ def find_brackets(folder: PathLike) -> list[BracketFiles]:
         if own.paths:
             return [own]
         inside = sorted((p for p in folder.iterdir() if p.is_dir() and not p.name.startswith('.')),
-                        key=lambda p: natural_key(p.name))  # fmt: skip
+                        key=_natural)  # fmt: skip
         found = [files for files in map(_photos_in, inside) if files.paths]
     except OSError as error:
         raise DataError(f'{folder}: the folder cannot be read ({error.strerror}). '
@@ -143,9 +137,14 @@ def find_brackets(folder: PathLike) -> list[BracketFiles]:
     return found
 
 
+def _natural(path: pathlib.Path) -> tuple:
+    """IMG_9 before img_10."""
+    return natural_key(path.name.lower()), path.name
+
+
 def _photos_in(folder: pathlib.Path) -> BracketFiles:
     files = sorted((p for p in folder.iterdir() if p.is_file() and not p.name.startswith('.')),
-                   key=lambda p: natural_key(p.name))  # fmt: skip
+                   key=_natural)  # fmt: skip
     photos = [p for p in files if p.suffix.lower() in PHOTO_SUFFIXES]
     floats = [p for p in files if p.suffix.lower() in FLOAT_SUFFIXES]
     raw = {p.stem for p in photos if p.suffix.lower() in RAW_SUFFIXES}

@@ -251,9 +251,6 @@ def _kind(path: pathlib.Path, start: bytes) -> str:
                     'ending), Radiance .hdr and OpenEXR are read: export the photo as one of these.')
 
 
-check_size = image_io.check_size
-
-
 # ---- TIFF, PNG, JPEG --------------------------------------------------------------------------------
 
 
@@ -265,7 +262,7 @@ def _read_tiff(path: pathlib.Path, max_pixels: int) -> _Stored:
     except (struct.error, KeyError, IndexError, MemoryError) as error:
         raise DataError(f'{path}: truncated or damaged, its TIFF directory cannot be read. '
                         'Copy or download it again.') from error
-    check_size(path, height, width, max_pixels)
+    image_io.check_size(path, height, width, max_pixels)
     if _TIFF_DNG_VERSION in tags:
         raise DataError(f'{path}: a camera raw file (DNG) under another name. Name it .dng.')
     exif = Image.Exif()
@@ -289,7 +286,7 @@ def _read_png_or_jpeg(path: pathlib.Path, max_pixels: int) -> _Stored:
         header = plugin(io.BytesIO(data))
     except (OSError, SyntaxError, ValueError, struct.error, EOFError) as error:
         raise DataError(f'{path}: damaged, its header cannot be read ({error}). Copy or download it again.') from error
-    check_size(path, header.height, header.width, max_pixels)
+    image_io.check_size(path, header.height, header.width, max_pixels)
     if header.mode in ('P', 'PA', '1', 'CMYK'):
         raise DataError(f'{path}: the colours are {header.mode} (a palette, black and white, or CMYK). '
                         'Export it as RGB.')
@@ -419,7 +416,7 @@ def _read_heif(path: pathlib.Path, max_pixels: int) -> _Stored:
         raise _missing(path, 'HEIC', 'pillow-heif') from error
     try:
         image = pillow_heif.open_heif(path, convert_hdr_to_8bit=False)
-        check_size(path, image.size[1], image.size[0], max_pixels)
+        image_io.check_size(path, image.size[1], image.size[0], max_pixels)
         values = np.asarray(image)
     except (OSError, ValueError, EOFError, RuntimeError, SyntaxError) as error:
         raise DataError(f'{path}: truncated or damaged, libheif cannot read it ({error}). '
@@ -447,7 +444,7 @@ def _read_raw(path: pathlib.Path, max_pixels: int, white_balance: tuple[float, .
     raw = rawpy.RawPy()
     try:
         raw.open_file(str(path))
-        check_size(path, raw.sizes.height, raw.sizes.width, max_pixels)
+        image_io.check_size(path, raw.sizes.height, raw.sizes.width, max_pixels)
         raw.unpack()
         balance = white_balance or tuple(map(float, raw.camera_whitebalance))
         # adjust_maximum_thr: by default LibRaw brightens each frame by its own largest value.
@@ -484,12 +481,12 @@ def _raw_exif(path: pathlib.Path, raw: Any) -> Exif:
 
 def _read_radiance(path: pathlib.Path, max_pixels: int) -> _Stored:
     data = image_io.read_bytes(path)
-    check_size(path, *image_io.radiance_size(path, data[image_io.radiance_start(data) or 0:]), max_pixels)
+    image_io.check_size(path, *image_io.radiance_size(path, data[image_io.radiance_start(data) or 0:]), max_pixels)
     return _Stored(image_io.read_hdr(path, max_pixels), 32, Exif())
 
 
 def _read_exr(path: pathlib.Path, max_pixels: int) -> _Stored:
-    check_size(path, *image_io.exr_size(path), max_pixels)
+    image_io.check_size(path, *image_io.exr_size(path), max_pixels)
     return _Stored(image_io.read_exr(path, max_pixels), 32, Exif())
 
 

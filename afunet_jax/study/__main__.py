@@ -10,8 +10,9 @@ from collections.abc import Sequence
 import jax
 
 from afunet_jax import cli, study
+from afunet_jax.signals import signal_name
 from afunet_jax.study.entries import PROGRAMS, TABLES, parse_configs, resolve, table_configs
-from afunet_jax.study.running import Interrupted, run, signal_name
+from afunet_jax.study.running import Interrupted, run
 from afunet_jax.study.tables import format_table
 
 OK, FAILED = 0, 1  # exit statuses; cli.EXIT_ERROR is the third, and 128 + N after signal N

@@ -12,6 +12,7 @@ from typing import Any
 
 from afunet_jax import files
 from afunet_jax.errors import ConfigError
+from afunet_jax.signals import SIGNALS, signal_name
 from afunet_jax.study.entries import (
     EVAL,
     EVALUATION,
@@ -30,7 +31,6 @@ from afunet_jax.study.progress import Progress
 from afunet_jax.study.tables import Row, rows_of, write_tables
 
 LOCK = 'study.lock'
-SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 POLL_SECONDS = 0.2  # between looks at a program that runs
 SAVE_SECONDS = 60.0  # between records of the time spent
 LOG_TAIL = 12  # lines of a failed program's log that are shown
@@ -192,13 +192,6 @@ class Study:
         title = f'{entry.name}: {program} {reason}; the end of {path}:'
         self._progress.say('\n'.join([title, *(f'  {line}' for line in tail)]))
         return f'{program} {reason}'
-
-
-def signal_name(number: int) -> str:
-    try:
-        return signal.Signals(number).name
-    except ValueError:
-        return f'signal {number}'
 
 
 class Signals:
