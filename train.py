@@ -18,8 +18,10 @@ def main(_) -> None:
     parallel.use_compilation_cache()
     parallel.start(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     config = _CONFIG.value
-    training.run(afunet.build(config.model), config, _WORKDIR.value, _WEIGHTS.value)
+    with parallel.together():
+        training.run(afunet.build(config.model), config, _WORKDIR.value, _WEIGHTS.value)
 
 
 if __name__ == '__main__':
-    cli.run(main)
+    with parallel.leaving_at_once():
+        cli.run(main)

@@ -174,9 +174,7 @@ class _Folder:
 
     def __init__(self, path: pathlib.Path, keep: int, items: Sequence[str], process: int):
         self.path, self._keep, self._process = path, keep, process
-        alone = ocp.options.MultiprocessingOptions(
-            primary_host=process, active_processes={process}, barrier_sync_key_prefix=f'{path.name}_{process}'
-        )
+        alone = _alone(process, path.name)
         self._handlers = {item: ocp.StandardCheckpointHandler(multiprocessing_options=alone) for item in items}
         self._handlers[ABOUT] = ocp.JsonCheckpointHandler(multiprocessing_options=alone)
         self._alone = alone
@@ -247,6 +245,20 @@ class _Folder:
         shutil.rmtree(gone, ignore_errors=True)
 
 
+def _alone(process: int, name: str) -> ocp.options.MultiprocessingOptions:
+    """Orbax's options for what one of several processes does by itself: by default it waits for all of them."""
+    return ocp.options.MultiprocessingOptions(
+        primary_host=process, active_processes={process}, barrier_sync_key_prefix=f'{name}_{process}'
+    )
+
+
+@contextlib.contextmanager
+def _reader(handler: type[ocp.CheckpointHandler]) -> Iterator[ocp.Checkpointer]:
+    alone = _alone(jax.process_index(), 'read')
+    with ocp.Checkpointer(handler(multiprocessing_options=alone), multiprocessing_options=alone) as reader:
+        yield reader
+
+
 @contextlib.contextmanager
 def _said(path: pathlib.Path) -> Iterator[None]:
     """Turns what the system refuses into a message with the path and the cure."""
@@ -283,7 +295,7 @@ def _verify(path: pathlib.Path) -> bool:
 
 def _about(path: pathlib.Path, verified: bool) -> dict[str, Any]:
     try:
-        with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as reader:
+        with _reader(ocp.JsonCheckpointHandler) as reader:
             about = reader.restore(path / ABOUT)
     except Exception as error:  # Orbax raises many kinds
         raise _unreadable(path, error, verified) from error
@@ -294,8 +306,8 @@ def _about(path: pathlib.Path, verified: bool) -> dict[str, Any]:
 def _read_arrays(path: pathlib.Path, like: Any, verified: bool) -> Any:
     """A tree of NumPy arrays with the shapes of `like`."""
     try:
-        with ocp.StandardCheckpointer() as reader:
-            found = jax.tree.map(np.asarray, reader.restore(path, like))
+        with _reader(ocp.StandardCheckpointHandler) as reader:
+            found = jax.tree.map(np.asarray, reader.restore(path, args=ocp.args.StandardRestore(like)))
     except Exception as error:  # Orbax raises many kinds
         raise _unreadable(path.parent, error, verified) from error
     for (key, a), b in zip(jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(like), strict=True):

@@ -5,12 +5,15 @@ all devices. Devices are numbered 0 to D - 1 over all processes, and device i ho
 i * B / D to (i + 1) * B / D of the global batch, so that results do not depend on D beyond rounding.
 """
 
+import contextlib
 import hashlib
 import os
 import pathlib
 import platform
 import re
-from collections.abc import Callable
+import sys
+import traceback
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -18,9 +21,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
-from afunet_jax.errors import ConfigError
+from afunet_jax.errors import ConfigError, TrainingError
 
 AXIS = 'devices'
+HEARTBEAT_SECONDS = 40  # after so long without a sign of life of a process, jax ends the others
+OWN_FAULTS = ('RESOURCE_EXHAUSTED', 'INVALID_ARGUMENT')  # errors of XLA that are not about other processes
+SIGNALLED = 128  # exit statuses from here on mean the end by a signal
 SLURM_MARK = 'SLURM_STEP_NUM_TASKS'  # set inside `srun`, where jax finds the hosts by itself
 
 
@@ -42,9 +48,55 @@ def start(coordinator: str | None = None, num_processes: int | None = None, proc
         return
     jax.config.update('jax_enable_preemption_service', False)  # it takes SIGTERM for itself; see `signals`
     try:
-        jax.distributed.initialize(coordinator, num_processes, process_id)
+        jax.distributed.initialize(
+            coordinator, num_processes, process_id, heartbeat_timeout_seconds=HEARTBEAT_SECONDS
+        )
     except (RuntimeError, ValueError) as error:
         raise ConfigError(f'the processes of this run did not find each other: {error}') from error
+
+
+@contextlib.contextmanager
+def together() -> Iterator[None]:
+    """Around the work of several processes: says what it means when they lose each other.
+
+    Raises:
+        TrainingError: a process cannot go on because another one has ended.
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        if jax.process_count() == 1 or any(mark in str(error) for mark in OWN_FAULTS):
+            raise
+        raise TrainingError(
+            f'process {jax.process_index()} of {jax.process_count()} has lost another one, whose own output says why '
+            f'({str(error).splitlines()[0]}). Start all of them again: training goes on from the last checkpoint'
+        ) from error
+
+
+@contextlib.contextmanager
+def leaving_at_once() -> Iterator[None]:
+    """Around a whole program: after an error, one of several processes ends without waiting for the others.
+
+    jax would wait for them at the exit, and they for this one in their next step. An end in agreement (status 0, or
+    after a signal, when all have saved) is left to jax.
+    """
+    try:
+        yield
+    except SystemExit as end:
+        if jax.distributed.is_initialized() and isinstance(end.code, int) and 0 < end.code < SIGNALLED:
+            _leave(end.code)
+        raise
+    except BaseException:
+        if jax.distributed.is_initialized():
+            traceback.print_exc()
+            _leave(1)
+        raise
+
+
+def _leave(status: int) -> None:
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
 
 
 def use_compilation_cache() -> None:

@@ -1,10 +1,14 @@
 """Data parallelism: the number of devices and processes changes no result beyond rounding."""
 
 import json
+import os
 import re
+import resource
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import time
 
 import jax
@@ -13,10 +17,11 @@ import orbax.checkpoint as ocp
 import pytest
 import small
 
-from afunet_jax import parallel
+from afunet_jax import checkpoints, parallel
 from afunet_jax.errors import ConfigError
 
 STEPS = 10
+LONGEST_END = 60  # seconds in which the others end after one has
 
 
 @pytest.fixture(scope='module')
@@ -68,7 +73,7 @@ def test_four_devices_train_as_one_does(settings, one_device):
 
 def test_two_processes_train_as_one_does(settings, one_device):
     folder, flags = settings
-    processes = start_two(flags, folder / 'two')
+    processes = start_processes(flags, folder / 'two', 2, devices=2)
     ends = [(process.communicate(timeout=300)[1], process.returncode) for process in processes]
     assert [status for _, status in ends] == [0, 0], ends
     assert 'in 2 processes' in ends[0][0] and 'step 10/10' in ends[0][0]
@@ -111,12 +116,8 @@ def assert_same_after_a_cut(whole, workdir, flags, devices):
 @pytest.mark.slow
 def test_two_processes_that_are_asked_to_end_stop_after_the_same_step_with_one_checkpoint(settings):
     folder, flags = settings
-    flags = [flag for flag in flags if '.steps=' not in flag and '.checkpoint_every' not in flag]
-    flags += ['--config.train.steps=100000', '--config.train.checkpoint_every=100000', '--config.validation.scenes=0']
-    processes = start_two(flags, folder / 'asked')
-    for line in processes[0].stderr:
-        if 'step 3/' in line:
-            break
+    processes = start_processes(endless(flags, checkpoint_every=100000), folder / 'asked', 2, devices=2)
+    wait_for(processes[0], 'step 3/')
     for process in processes:
         process.send_signal(signal.SIGTERM)
         time.sleep(0.2)  # not at the same moment
@@ -127,14 +128,114 @@ def test_two_processes_that_are_asked_to_end_stop_after_the_same_step_with_one_c
     assert [path.name for path in (folder / 'asked' / 'checkpoints').iterdir()] == [str(steps[0])]
 
 
-def start_two(flags, workdir):
+@pytest.mark.slow
+def test_three_processes_end_after_a_fourth_is_killed_and_all_started_again_train_as_one_does(settings, one_device):
+    folder, flags = settings
+    workdir = folder / 'four_processes'
+    processes = start_processes(flags, workdir, 4)
+    wait_for(processes[0], 'step 2/')
+    processes[2].kill()
+    killed = time.monotonic()
+    ends = [(process.communicate(timeout=100)[1], process.returncode) for process in processes]
+    assert time.monotonic() - killed < LONGEST_END
+    assert all(status for _, status in ends), ends
+    for i in (0, 1, 3):  # by us, or by jax before we could
+        assert any(words in ends[i][0] for words in ('has lost another one', 'another task died', 'gloo')), ends[i]
+    saved = checkpoints.Checkpoints(workdir).latest_step()
+    assert saved and checkpoints.load_checkpoint(workdir / 'checkpoints' / str(saved))[0]['step'] == saved
+
+    processes = start_processes(flags, workdir, 4)
+    ends = [(process.communicate(timeout=300)[1], process.returncode) for process in processes]
+    assert [status for _, status in ends] == [0] * 4, ends
+    assert '4 x cpu in 4 processes' in ends[0][0] and f'step {saved} of 10' in ends[0][0]
+    assert_same_training(read(workdir), one_device)
+
+
+@pytest.mark.slow
+def test_an_error_of_the_main_process_alone_ends_the_others(settings, tmp_path):
+    folder, flags = settings
+    processes = start_processes(endless(flags, checkpoint_every=5), tmp_path / 'run', 2)
+    while not list((tmp_path / 'run' / 'checkpoints').glob('[0-9]*')) and processes[0].poll() is None:
+        time.sleep(0.01)
+    resource.prlimit(processes[0].pid, resource.RLIMIT_FSIZE, (20_000, 20_000))
+    err = processes[0].communicate(timeout=100)[1]
+    ended = time.monotonic()
+    assert processes[0].returncode == 2 and re.search('error: .*cannot be written', err), err
+    assert processes[1].wait(timeout=100)
+    assert time.monotonic() - ended < LONGEST_END
+
+
+SRUN = """
+import os, signal, subprocess, sys
+command = [arg for arg in sys.argv[1:] if not arg.startswith('--kill-on-bad-exit')]
+tasks = [
+    subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env={
+        **os.environ, 'SLURM_STEP_NODELIST': 'localhost', 'SLURM_STEP_NUM_NODES': '1', 'SLURM_NTASKS': '2',
+        'SLURM_STEP_NUM_TASKS': '2', 'SLURM_PROCID': str(i), 'SLURM_LOCALID': str(i),
+        'XLA_FLAGS': '--xla_force_host_platform_device_count=1', 'JAX_PLATFORMS': 'cpu'})
+    for i in range(2)
+]
+for line in tasks[0].stderr:
+    print(line, end='', file=sys.stderr, flush=True)
+    if 'step 3/' in line and 'SLURM_TIME_IS_OVER' in os.environ:
+        for task in tasks:
+            task.send_signal(signal.SIGUSR1)
+sys.exit(max(task.wait() for task in tasks))
+"""
+
+
+@pytest.mark.slow
+def test_the_script_for_slurm_saves_at_the_end_of_its_time_is_queued_again_and_goes_on(settings, one_device, tmp_path):
+    folder, flags = settings
+    commands = tmp_path / 'bin'
+    commands.mkdir()
+    (commands / 'srun').write_text(f'#!{sys.executable}\n{SRUN}')
+    (commands / 'scontrol').write_text(f'#!/bin/sh\necho "$@" > {tmp_path}/scontrol\n')
+    (commands / 'python').write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    for name in ('srun', 'scontrol', 'python'):
+        (commands / name).chmod(0o755)
+    environment = {
+        **os.environ, 'PATH': f'{commands}:{os.environ["PATH"]}', 'SLURM_JOB_ID': str(os.getpid()),
+        'JAX_DEFAULT_MATMUL_PRECISION': 'highest',
+    }  # fmt: skip
+    script = ['bash', 'docs/slurm.sh', *flags, f'--workdir={tmp_path}/run']
+    first = subprocess.run(
+        script, cwd=small.ROOT, env={**environment, 'SLURM_TIME_IS_OVER': '1'}, capture_output=True, text=True
+    )
+    assert first.returncode == 138, first.stderr
+    stopped = int(re.search(r'stopped after step (\d+) of 10', first.stderr)[1])
+    assert (tmp_path / 'scontrol').read_text() == f'requeue {os.getpid()}\n'
+    second = subprocess.run(script, cwd=small.ROOT, env=environment, capture_output=True, text=True)
+    assert second.returncode == 0, second.stderr
+    assert f'in 2 processes, global batch 4, step {stopped} of 10' in second.stderr
+    assert_same_training(read(tmp_path / 'run'), one_device)
+
+
+def endless(flags, checkpoint_every):
+    """The flags of a run that others end, without validation."""
+    flags = [flag for flag in flags if '.steps=' not in flag and '.checkpoint_every' not in flag]
+    return [*flags, '--config.train.steps=100000', f'--config.train.checkpoint_every={checkpoint_every}',
+            '--config.validation.scenes=0']  # fmt: skip
+
+
+def wait_for(process, text):
+    """Returns when the process has said the text."""
+    said = []
+    for line in process.stderr:
+        said.append(line)
+        if text in line:
+            return
+    raise AssertionError(''.join(said))
+
+
+def start_processes(flags, workdir, number, devices=1):
     with socket.socket() as probe:
         probe.bind(('localhost', 0))
         port = probe.getsockname()[1]
     return [
         small.start('train.py', *flags, f'--workdir={workdir}', f'--coordinator=localhost:{port}',
-                    '--num_processes=2', f'--process_id={i}', devices=2)
-        for i in range(2)
+                    f'--num_processes={number}', f'--process_id={i}', devices=devices)
+        for i in range(number)
     ]  # fmt: skip
 
 
