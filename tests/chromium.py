@@ -10,6 +10,8 @@ import subprocess
 import sys
 import time
 
+import numpy as np
+
 NAMES = 'chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable', 'chrome'
 SECONDS = 60  # for an answer, or for a condition to come true
 KEYS = {
@@ -195,6 +197,16 @@ class Chromium:
     def settle(self):
         """Waits for two frames, so that what was asked for is drawn."""
         self.run('new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))')
+
+    def pixels(self, selector):
+        """A canvas' pixels, `[H, W, 3]`."""
+        height, width, *values = self.run(f"""(() => {{
+            const c = document.querySelector('{selector}'), copy = new OffscreenCanvas(c.width, c.height);
+            const context = copy.getContext('2d', {{ willReadFrequently: true }});
+            context.drawImage(c, 0, 0);
+            return [c.height, c.width, ...context.getImageData(0, 0, c.width, c.height).data];
+        }})()""")
+        return np.array(values, np.uint8).reshape(height, width, 4)[..., :3]
 
     def screenshot(self, path, whole=False):
         """Writes a PNG of the window, or of the whole page."""

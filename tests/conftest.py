@@ -1,4 +1,4 @@
-"""Settings of every test: four CPU devices, full precision, no silent rank promotion."""
+"""Settings of every test: four CPU devices, full precision, no silent rank promotion. And a browser."""
 
 import os
 
@@ -9,6 +9,7 @@ os.environ.setdefault('JAX_PLATFORMS', 'cpu')
 import pathlib
 import tempfile
 
+import chromium
 import jax
 import pytest
 
@@ -23,3 +24,13 @@ jax.config.update('jax_default_matmul_precision', 'highest')
 def golden() -> pathlib.Path:
     """The folder of numbers that the PyTorch release computed."""
     return pathlib.Path(__file__).parent / 'golden'
+
+
+@pytest.fixture(scope='session')
+def browser(tmp_path_factory):
+    """Chromium, to look at pages with; tests that use it are marked so."""
+    if not chromium.find():
+        pytest.skip('no Chromium on this machine; install it, or name it in the variable CHROMIUM')
+    browser = chromium.Chromium(tmp_path_factory.mktemp('profile'))
+    yield browser
+    browser.close()

@@ -52,17 +52,6 @@ def show(page, index=0):
     )
 
 
-def canvas(page, selector):
-    """A canvas' pixels, `[H, W, 3]`."""
-    found = page.run(f"""(() => {{
-        const c = document.querySelector('{selector}'), copy = new OffscreenCanvas(c.width, c.height);
-        const context = copy.getContext('2d', {{ willReadFrequently: true }});
-        context.drawImage(c, 0, 0);
-        return [c.height, c.width, ...context.getImageData(0, 0, c.width, c.height).data];
-    }})()""")
-    return np.array(found[2:], np.uint8).reshape(found[0], found[1], 4)[..., :3]
-
-
 def put(page, name, value, event='input'):
     page.run(
         f"{{ const e = document.querySelector('.{name}'); e.value = '{value}'; e.dispatchEvent(new Event('{event}')); }}"
@@ -100,8 +89,8 @@ def test_the_closed_page_loads_no_pictures_and_has_every_table(page):
 @pytest.mark.parametrize('ev', [-6, -3.25, 0, 2, 6])
 def test_the_exposure_slider_shows_the_image_at_that_exposure(opened, ev):
     put(opened, 'exposure', ev)
-    close_to(canvas(opened, '.side.left canvas'), image(0), ev)
-    close_to(canvas(opened, '.side.right canvas'), image(0), ev)
+    close_to(opened.pixels('.side.left canvas'), image(0), ev)
+    close_to(opened.pixels('.side.right canvas'), image(0), ev)
     assert (
         opened.run("document.querySelector('.exposure-text').value")
         == f'{"+" if ev > 0 else "−" if ev else ""}{abs(ev)} EV'
@@ -119,7 +108,7 @@ def test_the_browser_decodes_as_python_does(opened, tmp_path):
     for ev in (-2, 3):
         put(opened, 'exposure', ev)
         expected = 255 * hdr.from_radiance(linear, hdr.exposure_time(np.float32(ev)))
-        difference = np.abs(canvas(opened, '.side.left canvas') - expected)
+        difference = np.abs(opened.pixels('.side.left canvas') - expected)
         assert (
             difference.mean() < 0.5 and np.quantile(difference, 0.999) < 3
         )  # rounding; decoders of JPEG differ by 1
@@ -128,7 +117,7 @@ def test_the_browser_decodes_as_python_does(opened, tmp_path):
 def test_mu_law_is_that_of_the_field(opened):
     put(opened, 'exposure', 0)
     put(opened, 'tone', 'mu', 'change')
-    shown = canvas(opened, '.side.left canvas')
+    shown = opened.pixels('.side.left canvas')
     assert np.abs(shown - 255 * hdr.mu_law(image(0))).mean() < 1.5 * CODE
 
 
@@ -151,7 +140,7 @@ def test_the_screen_shows_left_and_right_of_the_divider(opened, tmp_path):
     left, top, width, _ = box(opened, '.stage')
     opened.screenshot(tmp_path / 'shot.png')
     shot = iio.imread(tmp_path / 'shot.png')[..., :3].astype(int)
-    pictures = [canvas(opened, f'.side.{side} canvas').astype(int) for side in ('left', 'right')]
+    pictures = [opened.pixels(f'.side.{side} canvas').astype(int) for side in ('left', 'right')]
     scale = width / WIDTH
     assert scale > 8
     for column in range(5, WIDTH - 5, 4):
@@ -202,12 +191,12 @@ def test_error_and_probability_maps_have_colours_and_legends(opened):
     put(opened, 'choose-left', titles.index('error, middle exposure'), 'change')
     put(opened, 'choose-right', titles.index(f'{MAP}, AFUNet'), 'change')
     assert opened.run("document.querySelectorAll('.legend').length") == 2
-    error, probability = (canvas(opened, f'.side.{side} canvas').astype(int) for side in ('left', 'right'))
+    error, probability = (opened.pixels(f'.side.{side} canvas').astype(int) for side in ('left', 'right'))
     assert error[:5, :10].sum(-1).mean() < error[:5, -20:].sum(-1).mean()  # the error grows with the radiance
     assert probability[0].sum(-1).max() < 60 and probability[-1].sum(-1).min() > 500
-    before = canvas(opened, '.side.left canvas')
+    before = opened.pixels('.side.left canvas')
     put(opened, 'exposure', 6)
-    assert (canvas(opened, '.side.left canvas') == before).all()
+    assert (opened.pixels('.side.left canvas') == before).all()
 
 
 def test_the_number_of_a_published_row_leads_to_its_source(page):
@@ -225,7 +214,7 @@ def test_thumbnails_show_every_layer_and_choose_it(opened):
     assert opened.run("document.querySelectorAll('.strip li').length") == 8
     for i in range(8):
         assert (
-            canvas(opened, f'.strip li:nth-child({i + 1}) canvas').std() > 0 or i == 4
+            opened.pixels(f'.strip li:nth-child({i + 1}) canvas').std() > 0 or i == 4
         )  # the first method has no error
     opened.run("document.querySelectorAll('.strip li')[3].querySelectorAll('button')[1].click()")
     assert opened.run("document.querySelector('.tag-right').textContent") == 'reference exposure'
@@ -240,9 +229,9 @@ def test_everything_works_by_keyboard(page):
     start = number(page, '.exposure')
     page.press('ArrowRight', 'ArrowRight')
     assert number(page, '.exposure') == start + 0.5
-    close_to(canvas(page, '.side.left canvas'), image(0), start + 0.5)
+    close_to(page.pixels('.side.left canvas'), image(0), start + 0.5)
     page.press('Home')
-    close_to(canvas(page, '.side.left canvas'), image(0), -6)
+    close_to(page.pixels('.side.left canvas'), image(0), -6)
     page.run("document.querySelector('.divider').focus()")
     page.press('ArrowLeft')
     assert number(page, '.divider') == 49
@@ -298,14 +287,14 @@ def test_rows_open_and_close_and_free_their_pictures(opened):
     show(opened, 2)
     assert opened.run("document.querySelectorAll('.viewer').length") == 2
     close_to(
-        canvas(opened, '.scene:nth-child(3) .side.left canvas'),
+        opened.pixels('.scene:nth-child(3) .side.left canvas'),
         image(2),
         number(opened, '.scene:nth-child(3) .exposure'),
     )
     opened.run("document.querySelector('.scene summary').click()")
     opened.wait("document.querySelectorAll('.viewer').length === 1")
     show(opened, 0)
-    close_to(canvas(opened, '.side.left canvas'), image(0), number(opened, '.exposure'))
+    close_to(opened.pixels('.side.left canvas'), image(0), number(opened, '.exposure'))
 
 
 def test_opening_and_closing_at_once_does_no_harm(page):
@@ -422,5 +411,5 @@ def test_one_picture_alone_can_be_seen(browser, tmp_path):
     only = html_report.ScenePictures('a', {'AFUNet': image(0)})
     browser.open(html_report.write_report(tmp_path, rows(['a'], ['AFUNet']), [only], {}))
     show(browser)
-    close_to(canvas(browser, '.side.left canvas'), image(0), number(browser, '.exposure'))
+    close_to(browser.pixels('.side.left canvas'), image(0), number(browser, '.exposure'))
     assert browser.problems == []

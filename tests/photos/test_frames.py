@@ -326,21 +326,26 @@ def test_refuses_a_folder(tmp_path):
         read_frame(tmp_path)
 
 
-@pytest.mark.parametrize('share', [0.05, 0.4, 0.9])
-@pytest.mark.parametrize('name', ['a.tif', 'a.png', 'a.jpg', 'a.hdr', 'a.exr', 'a.dng', 'a.heic'])
-def test_refuses_truncated_files(tmp_path, radiance, name, share):
-    path = tmp_path / name
-    if name == 'a.hdr':
+def write_of_kind(path, radiance):
+    """A file of the kind that its name says."""
+    if path.suffix == '.hdr':
         image_io.write_hdr(path, radiance)
-    elif name == 'a.exr':
+    elif path.suffix == '.exr':
         write_exr(path, {'RGB': radiance})
-    elif name == 'a.dng':
+    elif path.suffix == '.dng':
         pytest.importorskip('rawpy')
         write_dng(path, radiance)
-    elif name == 'a.heic':
+    elif path.suffix == '.heic':
         pytest.importorskip('pillow_heif').from_pillow(Image.fromarray(eight(radiance, 0))).save(path)
     else:
         Image.fromarray(eight(radiance, 0)).save(path)
+    return path
+
+
+@pytest.mark.parametrize('share', [0.05, 0.4, 0.9])
+@pytest.mark.parametrize('name', ['a.tif', 'a.png', 'a.jpg', 'a.hdr', 'a.exr', 'a.dng', 'a.heic'])
+def test_refuses_truncated_files(tmp_path, radiance, name, share):
+    path = write_of_kind(tmp_path / name, radiance)
     data = path.read_bytes()
     path.write_bytes(data[:int(share * len(data))])
     with pytest.raises(DataError, match=name):
@@ -395,18 +400,7 @@ def test_a_bomb_in_openexr_is_refused_by_its_header(tmp_path, radiance):
 
 @pytest.mark.parametrize('name', ['a.png', 'a.tif', 'a.jpg', 'a.hdr', 'a.exr', 'a.dng', 'a.heic'])
 def test_the_limit_of_pixels_is_the_callers(tmp_path, radiance, name):
-    path = tmp_path / name
-    if name == 'a.hdr':
-        image_io.write_hdr(path, radiance)
-    elif name == 'a.exr':
-        write_exr(path, {'RGB': radiance})
-    elif name == 'a.dng':
-        pytest.importorskip('rawpy')
-        write_dng(path, radiance)
-    elif name == 'a.heic':
-        pytest.importorskip('pillow_heif').from_pillow(Image.fromarray(eight(radiance, 0))).save(path)
-    else:
-        Image.fromarray(eight(radiance, 0)).save(path)
+    path = write_of_kind(tmp_path / name, radiance)
     assert read_frame(path, max_pixels=radiance[..., 0].size).size == radiance.shape[:2]
     with pytest.raises(DataError, match=f'{name}: 160x120 pixels .*max_pixels=19199'):
         read_frame(path, max_pixels=radiance[..., 0].size - 1)
@@ -448,6 +442,30 @@ def test_an_hdr_heic_is_no_exposure(tmp_path, radiance):
     image.save(tmp_path / 'a.heic', color_primaries=9, transfer_characteristics=16, matrix_coefficients=9,
                full_range_flag=1, save_nclx_profile=True)
     with pytest.raises(DataError, match='a.heic: an HDR image already .PQ.'):
+        read_frame(tmp_path / 'a.heic')
+
+
+def test_a_heic_whose_images_cannot_be_found_is_damaged(tmp_path, radiance):
+    heif = pytest.importorskip('pillow_heif')
+    heif.from_pillow(Image.fromarray(eight(radiance, 0))).save(tmp_path / 'a.heic')
+    whole = (tmp_path / 'a.heic').read_bytes()
+    at = whole.index(b'pitm') + 8  # the number of the image that is shown
+    (tmp_path / 'a.heic').write_bytes(whole[:at] + b'\0\x77' + whole[at + 2 :])
+    with pytest.raises(DataError, match='a.heic: truncated or damaged'):
+        read_frame(tmp_path / 'a.heic')
+
+
+def test_a_heic_without_images_is_damaged(tmp_path, radiance, monkeypatch):
+    heif = pytest.importorskip('pillow_heif')
+    heif.from_pillow(Image.fromarray(eight(radiance, 0))).save(tmp_path / 'a.heic')
+    real = heif.open_heif
+
+    def none(*args, **kwargs):  # as of some damaged files
+        found = real(*args, **kwargs)
+        found._images.clear()
+        return found
+    monkeypatch.setattr(heif, 'open_heif', none)
+    with pytest.raises(DataError, match='a.heic: truncated or damaged'):
         read_frame(tmp_path / 'a.heic')
 
 

@@ -1,10 +1,9 @@
-"""Weights of a tiny network, a server that merges with them, and a browser."""
+"""Weights of a tiny network, and a server that merges with them."""
 
 import jax
 import numpy as np
 import pytest
 import small
-from html_report import chromium
 from web_server import serving
 
 from afunet_jax import safetensors_weights
@@ -26,10 +25,6 @@ class Recorded(MergingProcess):
         return super().merge(order, lambda *stage: (said.append(stage), say(*stage)))
 
 
-def pytest_configure(config):
-    config.addinivalue_line('markers', 'browser: needs Chromium, is skipped without it')
-
-
 @pytest.fixture(scope='session')
 def weights(tmp_path_factory):
     rng, shapes = np.random.default_rng(0), afunet.parameter_shapes(afunet.build(small.MODEL))
@@ -47,12 +42,3 @@ def server(weights, tmp_path_factory):
     with serving(merging, root) as client:
         client.stages = merging.stages
         yield client
-
-
-@pytest.fixture(scope='session')
-def browser(tmp_path_factory):
-    if not chromium.find():
-        pytest.skip('no Chromium on this machine; install it, or name it in the variable CHROMIUM')
-    browser = chromium.Chromium(tmp_path_factory.mktemp('profile'))
-    yield browser
-    browser.close()

@@ -55,16 +55,6 @@ def downloaded(page, kind):
     return base64.b64decode(text)
 
 
-def canvas(page, selector):
-    found = page.run(f"""(() => {{
-        const c = document.querySelector('{selector}'), copy = new OffscreenCanvas(c.width, c.height);
-        const context = copy.getContext('2d', {{ willReadFrequently: true }});
-        context.drawImage(c, 0, 0);
-        return [c.height, c.width, ...context.getImageData(0, 0, c.width, c.height).data];
-    }})()""")
-    return np.array(found[2:], np.uint8).reshape(found[0], found[1], 4)[..., :3]
-
-
 def shown(linear, ev):
     return 255 * hdr.from_radiance(linear, hdr.exposure_time(np.float32(ev)))
 
@@ -95,7 +85,7 @@ def test_the_result_is_seen_at_any_exposure_and_downloaded(merged, tmp_path):
         merged.run(f"""{{ const slider = document.querySelector('.exposure');
             slider.value = {ev}; slider.dispatchEvent(new Event('input')); }}""")
         merged.settle()
-        assert np.abs(canvas(merged, '.side.left canvas') - shown(image, ev)).mean() < CODE
+        assert np.abs(merged.pixels('.side.left canvas') - shown(image, ev)).mean() < CODE
     assert merged.run('document.querySelector("[data-file=exr]").download') == 'a 1.exr'
     assert downloaded(merged, 'exr')[:4] == image_io.EXR_MAGIC
     for kind in ('png', 'hdr_png'):
@@ -111,7 +101,7 @@ def test_the_photos_stand_beside_it_in_the_order_of_exposure(merged, jpegs):
     merged.settle()
     stored = np.asarray(Image.open(jpegs[1])) / 255
     taken = 255 * response.srgb_to_linear(stored) ** (1 / hdr.GAMMA)
-    assert np.abs(canvas(merged, '.side.right canvas') - taken).mean() < CODE
+    assert np.abs(merged.pixels('.side.right canvas') - taken).mean() < CODE
     report = merged.run('document.getElementById("report-text").textContent')
     assert 'a 1.jpg: +2.00 EV (EXIF), srgb' in report and 'tiny.safetensors' in report
     order = ['uploading', 'waiting', 'reading', 'compiling', 'merging', 'writing']  # a quick stage may pass unseen
