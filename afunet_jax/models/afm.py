@@ -122,7 +122,8 @@ class SAM(nn.Module):
         )
         f = _of_kind(align_tile, self.execution.attention, self.window)
         tile = self.execution.tile(d.shape)
-        r = map_tiles(f, weights, {'d': d, 'alpha': alpha}, {}, tile, self.execution.recompute)
+        images = {'d': d, 'alpha': alpha}
+        r = map_tiles(f, weights, images, {}, tile, self.execution.recompute, over='alpha')
         r = r + DepthwiseConv3x3(name='depthwise')(r)
         return r + d
 
@@ -163,10 +164,10 @@ class SwinBlock(nn.Module):
         f = _of_kind(swin_tile, self.execution.attention, self.window)
         tile, recompute = self.execution.tile(x.shape), self.execution.recompute
         if not self.shift:
-            return map_tiles(f, weights, {'x': x}, {'regions': None}, tile, recompute)
+            return map_tiles(f, weights, {'x': x}, {'regions': None}, tile, recompute, over='x')
         regions = jnp.asarray(windows.shift_regions(*x.shape[1:3], self.window, self.shift))
         x = jnp.roll(x, (-self.shift, -self.shift), (1, 2))
-        x = map_tiles(f, weights, {'x': x}, {'regions': regions}, tile, recompute)
+        x = map_tiles(f, weights, {'x': x}, {'regions': regions}, tile, recompute, over='x')
         return jnp.roll(x, (self.shift, self.shift), (1, 2))
 
     def _weights(self, channels: int) -> tuple[Any, ...]:
@@ -199,8 +200,7 @@ class SFM(nn.Module):
             shift = self.window // 2 if k % 2 else 0
             block = SwinBlock(self.heads, self.window, shift, self.mlp_ratio, rate, self.execution, name=f'block_{k}')
             x = block(x, train, positions)
-        x = Conv3x3(x.shape[-1], name='conv')(x)
-        return [h + s for h, s in zip(jnp.split(x, len(parts), -1), parts)]
+        return [h + s for h, s in zip(Conv3x3(x.shape[-1], name='conv').in_parts(x, len(parts)), parts)]
 
 
 class CFM(nn.Module):
@@ -230,7 +230,7 @@ class DCM(nn.Module):
         channels = y_2.shape[-1]
         half = nn.initializers.constant(0.5)
         beta_1, beta_3 = (self.param(name, half, ()).astype(u.dtype) for name in ('beta_1', 'beta_3'))
-        d2t = Mlp(self.mlp_ratio * channels, channels, self.execution, name='mlp_d2t')(y_2)
+        d2t = Mlp(self.mlp_ratio * channels, channels, self.execution, name='mlp_d2t')(y_2, after=v)
         self.sow('intermediates', 'd2t', d2t)
         inverse = Mlp(self.mlp_ratio * channels, channels, self.execution, name='mlp_inv')
         return inverse(d2t + beta_1 * u + beta_3 * v)
@@ -278,7 +278,7 @@ class AFM(nn.Module):
     def _align(self, alpha_1, x, alpha_3, train, positions):
         aligned = []
         for i, alpha in ((1, alpha_1), (3, alpha_3)):
-            d = self._mlp(x.shape[-1], f'mlp_d{i}')(x)  # Eq. (4)
+            d = self._mlp(x.shape[-1], f'mlp_d{i}')(x, after=aligned[0] if aligned else x)  # Eq. (4)
             sam = SAM(self.sam_heads, self.window, self.sam_drop_path, self.execution, name=f'sam_{i}')
             alpha = sam(d, alpha, train, positions)  # Eq. (11)-(12)
             self.sow('intermediates', f'd_{i}', d)

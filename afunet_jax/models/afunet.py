@@ -5,8 +5,9 @@ position tables have a direction, padding is at the bottom and right, and CFM se
 """
 
 import dataclasses
+import functools
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -16,6 +17,7 @@ import numpy as np
 
 from afunet_jax.errors import ConfigError, DataError
 from afunet_jax.models.afm import ABLATIONS, AFM, ORDERS
+from afunet_jax.models.chunks import Images, map_tiles
 from afunet_jax.models.execution import ATTENTIONS, Execution
 from afunet_jax.models.layers import INIT_STD, Conv3x3, LayerNorm, normal_deviation
 
@@ -85,7 +87,7 @@ class AFUNet(nn.Module):
         x = _pad_to_multiple(x, self.window_size)
         channels = self.width // 3
         f_1, f_2, f_3 = (Conv3x3(channels, name=f'shallow_{i + 1}')(x[..., 6 * i : 6 * i + 6]) for i in range(3))
-        alpha_1, y_2, alpha_3 = (z.astype(self.dtype) for z in self._normalised([f_1, f_2, f_3]))
+        alpha_1, y_2, alpha_3 = self._normalised([f_1, f_2, f_3])
         self.sow('intermediates', 'z', jnp.concatenate([alpha_1, y_2, alpha_3], -1))
         x = y_2
         for stage in self._stages():
@@ -95,13 +97,22 @@ class AFUNet(nn.Module):
         return output[:, :height, :width]
 
     def _normalised(self, features: list[jax.Array]) -> list[jax.Array]:
-        """LayerNorm over the channels of all, apart: as one array they would stay in memory to the end."""
-        scale, bias = LayerNorm(name='shallow_norm').weights(self.width)
-        mean = sum(f.sum(-1, keepdims=True) for f in features) / self.width
-        centred = [f - mean for f in features]
-        deviation = normal_deviation(sum((c * c).sum(-1, keepdims=True) for c in centred) / self.width)
-        shares = zip(centred, jnp.split(scale, 3), jnp.split(bias, 3), strict=True)
-        return [c / deviation * scale[None, None, None] + bias[None, None, None] for c, scale, bias in shares]
+        """LayerNorm over the channels of all, apart: as one array they would stay in memory to the end.
+
+        In tiles, because XLA repeats what it can fuse for each user of a map, and keeps what it is made of.
+        """
+        scale, bias = (jnp.split(weights, 3) for weights in LayerNorm(name='shallow_norm').weights(self.width))
+        images = {f'f_{i}': f for i, f in enumerate(features)}
+        execution = self._execution()
+        tile, parts, after = execution.tile(features[0].shape), [], features[-1]
+        for i in range(3):
+            f = _normalised_part(f'f_{i}', self.dtype)
+            parts.append(map_tiles(f, (scale[i], bias[i]), images, {}, tile, execution.recompute, after=after))
+            after = parts[-1]
+        return parts
+
+    def _execution(self) -> Execution:
+        return Execution(self.chunk_windows, self.remat, self.attention, self.window_size)
 
     def _stages(self) -> list[AFM]:
         depth, stages = self.sfm_depth, self.num_stages
@@ -111,11 +122,25 @@ class AFUNet(nn.Module):
             AFM(
                 self.sam_heads, self.sfm_heads, self.cfm_heads, self.window_size, self.mlp_ratio,
                 float(sam_rates[t]), tuple(map(float, sfm_rates[depth * t : depth * (t + 1)])),
-                Execution(self.chunk_windows, self.remat, self.attention, self.window_size),
+                self._execution(),
                 self.ablation, self.order, is_last=t == stages - 1, name=f'stage_{t}',
             )
             for t in range(stages)
         ]  # fmt: skip
+
+
+@functools.cache
+def _normalised_part(name: str, dtype: str) -> Callable[..., jax.Array]:
+    """One exposure's part of the LayerNorm over all three, in the type of the feature maps."""
+
+    def f(tile: Images, scale: jax.Array, bias: jax.Array) -> jax.Array:
+        width = sum(x.shape[-1] for x in tile.values())
+        mean = sum(x.sum(-1, keepdims=True) for x in tile.values()) / width
+        centred = {key: x - mean for key, x in tile.items()}
+        deviation = normal_deviation(sum((c * c).sum(-1, keepdims=True) for c in centred.values()) / width)
+        return (centred[name] / deviation * scale[None, None, None] + bias[None, None, None]).astype(dtype)
+
+    return f
 
 
 def build(settings: Mapping[str, Any]) -> AFUNet:

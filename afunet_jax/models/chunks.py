@@ -1,4 +1,4 @@
-"""Computing much in little memory: a function of an image, tile by tile, in place.
+"""Computing much in little memory: a function of an image, tile by tile, in place where the input is needed no more.
 
 Exact, without seams: only for functions whose result in a tile depends on that tile alone, such as attention in
 windows, or an MLP of every pixel. A tile's result is written over its input.
@@ -29,8 +29,9 @@ def _divisors(n: int, most: int) -> list[int]:
 
 
 def map_tiles(
-    f: Callable[..., jax.Array], weights: Any, images: Images, fixed: Images, tile: Size, recompute: bool
-) -> jax.Array:
+    f: Callable[..., jax.Array], weights: Any, images: Images, fixed: Images, tile: Size, recompute: bool,
+    over: str | None = None, after: jax.Array | None = None,
+) -> jax.Array:  # fmt: skip
     """`f(images | fixed, *weights)`, computed tile by tile.
 
     Args:
@@ -40,23 +41,27 @@ def map_tiles(
         fixed: `[B or 1, H, W]`, without a gradient; None stays None.
         tile: its size, which divides (H, W).
         recompute: whether the gradient keeps only `images` if a tile is the whole image; else it always does.
+        over: the image that gives its memory to the result, which must be of its shape and type. One that is needed
+            again afterwards is copied, and XLA makes all copies as soon as it can.
+        after: without `over`, any image that is computed just before: memory for the result is taken when it is there.
 
     Returns:
         `[B, H, W, C']`. Memory beyond the images and the result: that of one tile.
     """
     if next(iter(images.values())).shape[1:3] != tile:
-        return _in_tiles(f, tile, weights, images, fixed)
+        return _in_tiles(f, tile, over, weights, images, fixed, after)
     call = lambda weights, images: f(images | fixed, *weights)  # noqa: E731
     return (jax.checkpoint(call) if recompute else call)(weights, images)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _map_in_tiles(f: Callable[..., jax.Array], tile: Size, weights: Any, images: Images, fixed: Images) -> jax.Array:
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1, 2))
+def _map_in_tiles(
+    f: Callable[..., jax.Array], tile: Size, over: str | None, weights: Any, images: Images, fixed: Images,
+    after: jax.Array | None,
+) -> jax.Array:  # fmt: skip
+    first, target = next(iter(images.values())), over or 'result'
     result = jax.eval_shape(lambda images: f(images | fixed, *weights), images)
-    same = (name for name, x in images.items() if (x.shape, x.dtype) == (result.shape, result.dtype))
-    target = next(same, 'result')
-    first = next(iter(images.values()))
-    buffers = images if target in images else images | {target: broadcast_channels(first, result.shape[-1])}
+    buffers = images if over else images | {target: memory_like(result, first if after is None else after)}
 
     def body(buffers: Images, take: Callable[[Any], Any], put: Callable[[Any, Any], Any]) -> Images:
         part = f(take({name: buffers[name] for name in images}) | take(fixed), *weights)
@@ -65,16 +70,16 @@ def _map_in_tiles(f: Callable[..., jax.Array], tile: Size, weights: Any, images:
     return _for_tiles(body, buffers, first.shape[1:3], tile)[target]
 
 
-def _map_forward(f, tile, weights, images, fixed):
-    return _in_tiles(f, tile, weights, images, fixed), (weights, images, fixed)
+def _map_forward(f, tile, over, weights, images, fixed, after):
+    return _in_tiles(f, tile, over, weights, images, fixed, after), (weights, images, fixed)
 
 
-def _map_backward(f, tile, kept, gradient):
-    return *_gradients(f, tile, *kept, lambda take: take(gradient)), None
+def _map_backward(f, tile, over, kept, gradient):
+    return *_gradients(f, tile, *kept, lambda take: take(gradient)), None, None
 
 
 _map_in_tiles.defvjp(_map_forward, _map_backward)
-_in_tiles = jax.jit(_map_in_tiles, static_argnums=(0, 1))  # traced once for all blocks of a kind
+_in_tiles = jax.jit(_map_in_tiles, static_argnums=(0, 1, 2))  # traced once for all blocks of a kind
 
 
 def sum_tiles(f: Callable[..., Any], weights: Any, images: Images, tile: Size) -> Any:
@@ -142,10 +147,11 @@ def _for_tiles(body: Body, buffers: Any, size: Size, tile: Size) -> Any:
     return jax.lax.fori_loop(0, rows * columns, step, buffers)
 
 
-def broadcast_channels(x: jax.Array, channels: int) -> jax.Array:
-    """`[..., channels]` filled with the first channel of `x`: memory to be overwritten by a loop.
+def memory_like(image: Any, after: jax.Array) -> jax.Array:
+    """Memory of the shape and type of `image`, to be overwritten by a loop, which is taken when `after` is there.
 
     Zeros would do if XLA did not allocate the buffers of all loops before the first one runs: nothing tells
-    it to wait. Made of the loop's input, a buffer lives no longer than its loop.
+    it to wait. Filled with a value of `after`, a buffer lives no longer than it must.
     """
-    return jnp.broadcast_to(x[..., :1], (*x.shape[:-1], channels))
+    value = after[(0,) * after.ndim].astype(image.dtype)
+    return jnp.broadcast_to(value, image.shape)

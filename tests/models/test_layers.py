@@ -33,7 +33,18 @@ def ours(f, x, kernel):
     return y, *gradients
 
 
-@pytest.mark.parametrize('convolve', [layers.convolve_in_strips, layers.convolve_whole])
+def in_two_parts(x, kernel):
+    first, second = layers.convolve_in_strips(x, kernel, 2)
+    assert first.shape == second.shape
+    return jnp.concatenate([first, second], -1)
+
+
+def in_strips(x, kernel):
+    (found,) = layers.convolve_in_strips(x, kernel)
+    return found
+
+
+@pytest.mark.parametrize('convolve', [in_strips, in_two_parts, layers.convolve_whole])
 @pytest.mark.parametrize(('height', 'width'), [(16, 24), (7, 5), (8, 40), (24, 8), (2, 2), (3, 9)])
 def test_convolutions_and_their_gradients_are_pytorch_s(convolve, height, width):
     x, kernel = normal(0, 2, height, width, 6), normal(1, 3, 3, 6, 4)
