@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from afunet_jax import checkpoints, hdr, html_report, parallel, published, reports
+from afunet_jax import checkpoints, hdr, html_report, parallel, published, reports, sizes
 from afunet_jax.baselines import BASELINES
 from afunet_jax.data import datasets
 from afunet_jax.data.progress import ProgressLine
@@ -26,7 +26,7 @@ SMALL_IMAGES = ('error', 'pad_to_window')
 NETWORK = 'AFUNet'
 PSNR_AND_SSIM = ('psnr_l', 'psnr_mu', 'ssim_l', 'ssim_mu')
 FEWER_WINDOWS = (4096, 512, 64, 8)  # computed at once, tried in turn where an image does not fit into memory
-KEPT_PROGRAMS = 16  # compiled for the image sizes that were used last; older ones are dropped, with their memory
+KEPT_PROGRAMS = 16  # compiled for the image sizes that were used last; older ones are dropped; see also `sizes`
 GB = 1e9  # bytes
 
 
@@ -122,6 +122,7 @@ class Network:
     def _compile(self, *size: int) -> Callable[..., jax.Array]:
         """The network for images of one size; `compiled_sizes` gets seconds, GB, and the windows at once."""
         if size not in self._compiled:
+            sizes.note(('network', *size))
             start = time.perf_counter()
             limit = self._memory_limit or parallel.free_memory() or math.inf
             for model in self._variants():
@@ -277,8 +278,8 @@ def run(model: Any, config: Any, weights: str, out: str | pathlib.Path) -> list[
         html_report.write_report(
             out, rows, written, about, log if log.exists() else None, settings.report_inline, published=beside
         )
-    sizes, seconds = len(network.compiled_sizes), network.compile_seconds
-    print(f'tables and pictures are in {out}; compiling {sizes} image sizes took {seconds:.1f} s', file=sys.stderr)
+    compiled, seconds = len(network.compiled_sizes), network.compile_seconds
+    print(f'tables and pictures are in {out}; compiling {compiled} image sizes took {seconds:.1f} s', file=sys.stderr)
     return rows
 
 

@@ -18,10 +18,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from afunet_jax import checkpoints, evaluation, losses, parallel, signals, vgg
+from afunet_jax import checkpoints, evaluation, losses, parallel, signals, sizes, vgg
 from afunet_jax.data import batches as batches_lib
 from afunet_jax.data import datasets, record
-from afunet_jax.errors import ConfigError
+from afunet_jax.errors import CheckpointError, ConfigError
 from afunet_jax.models import afunet
 from afunet_jax.training_log import SKIPPED, STOP, Log
 
@@ -172,8 +172,7 @@ class Trainer:
         self._step = parallel.parallel_step(step)
         self._schedule, self._workdir = schedule, workdir
         self._last_saved = None
-        about = saved.best_about()
-        self._best = about['validation']['psnr_mu'] if about else -math.inf
+        self._best = _best_so_far(saved)
 
     def train(self, state: TrainState, loss: losses.Loss, before: dict[str, Any] | None = None) -> None:
         """Runs from the state's step to the config's last; `before` is the log's state at that step."""
@@ -244,6 +243,19 @@ class Trainer:
         return {'config': self._settings, 'data_position': self._batches.get_state()}
 
 
+def _best_so_far(saved: checkpoints.Checkpoints) -> float:
+    about = saved.best_about()
+    if about is None:
+        return -math.inf
+    try:
+        return float(about['validation']['psnr_mu'])
+    except LookupError as error:
+        raise CheckpointError(
+            f'the best parameters of this workdir have no PSNR-mu, by which they were chosen ({error} is missing); '
+            f'move its folder {checkpoints.BEST}/ away, or use a new --workdir'
+        ) from error
+
+
 class Validator:
     """Mean scores of the scenes held back, shared out over the processes. False if there are none."""
 
@@ -262,7 +274,8 @@ class Validator:
             )
         self._network.set_params(params)
         own = self._scenes[parallel.process_index() :: parallel.process_count()]
-        rows = evaluation.evaluate({evaluation.NETWORK: self._network}, _until_asked(own, asked))
+        with sizes.kept():  # to let go of them would cost the training step its program
+            rows = evaluation.evaluate({evaluation.NETWORK: self._network}, _until_asked(own, asked))
         names = evaluation.PSNR_AND_SSIM
         sums = np.array([[row[name] for name in names] for row in rows]).reshape(-1, len(names)).sum(0)
         *total, done = parallel.sum_over_processes(np.array([*sums, len(rows)], np.float64))

@@ -10,7 +10,7 @@ import pytest
 PACKAGE = pathlib.Path(__file__).parent.parent / 'afunet_jax'
 LAYERS = [  # a module imports from its own group or from those above it
     {'errors'},
-    {'hdr', 'files', 'manifest', 'signals', 'parallel', 'metrics.checks', 'metrics.similarity', 'models.windows',
+    {'hdr', 'files', 'manifest', 'signals', 'parallel', 'sizes', 'metrics.checks', 'metrics.similarity', 'models.windows',
      'models.layers', 'models.attention', 'models.chunks', 'models.execution'},
     {'cli', 'image_io', 'torch_files', 'models.fused_attention', 'models.afm', 'metrics.psnr', 'metrics.ssim',
      'metrics.hdrvdp2', 'data.progress'},

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from afunet_jax import sizes
 from afunet_jax.metrics.checks import checked_pair
 
 Array = Any  # np.ndarray or jax.Array
@@ -49,5 +50,6 @@ def psnr(prediction: Array, label: Array) -> float:
         DataError: another shape, different shapes, integers, or values that are not finite.
     """
     prediction, label = checked_pair(prediction, label)
+    sizes.note(label.shape)
     with jax.enable_x64(True):
         return decibels(float(_mean_squared_error(prediction, label)), PEAK)

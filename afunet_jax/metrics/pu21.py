@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from afunet_jax import sizes
 from afunet_jax.errors import ConfigError, DataError
 from afunet_jax.metrics.checks import checked_label, checked_unit_pair, refuse_negative, refuse_smaller
 from afunet_jax.metrics.psnr import decibels, mean_of_squares
@@ -43,6 +44,7 @@ def pu21_encode(luminance: Array) -> np.ndarray:
     Returns:
         float64 of the same shape, read-only; values outside 0.005 to 10,000 cd/m2 are clipped first.
     """
+    sizes.note(np.shape(luminance))
     with jax.enable_x64(True):
         return np.asarray(_jit_encoded(np.asarray(luminance)))
 
@@ -118,6 +120,7 @@ def pu21_psnr(
         ConfigError: a display peak that PU21 does not reach.
     """
     prediction, label, scale, peak = _absolute(prediction, label, display_peak)
+    sizes.note(label.shape)
     with jax.enable_x64(True):
         error = float(_mean_squared_error(prediction, label, scale))
     return decibels(error, _range(value_range, peak))
@@ -136,6 +139,7 @@ def pu21_ssim(
     """
     prediction, label, scale, peak = _absolute(prediction, label, display_peak)
     refuse_smaller(label, WINDOW.side)
+    sizes.note(label.shape)
     with jax.enable_x64(True):
         return float(_luminance_similarity(prediction, label, scale, _range(value_range, peak)))
 

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from afunet_jax import sizes
 from afunet_jax.metrics.checks import checked_pair, refuse_smaller
 from afunet_jax.metrics.similarity import ZERO, Window, gaussian_window, mean_similarity
 
@@ -40,6 +41,7 @@ def ssim(prediction: Array, label: Array) -> float:
     """
     prediction, label = checked_pair(prediction, label)
     refuse_smaller(label, WINDOW)
+    sizes.note(label.shape)
     with jax.enable_x64(True):
         return float(_ssim(prediction, label))
 
@@ -50,6 +52,7 @@ def training_ssim(prediction: Array, label: Array) -> float:
     Arguments, result and errors are those of `ssim`; images may be smaller than the window.
     """
     prediction, label = checked_pair(prediction, label)
+    sizes.note(label.shape)
     with jax.enable_x64(True):
         return float(_training_ssim(prediction, label))
 

@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 
+from afunet_jax import sizes
 from afunet_jax.metrics.checks import checked_unit_pair, refuse_negative, refuse_smaller
 from afunet_jax.metrics.similarity import REPEAT, Window, mean_similarity
 from afunet_jax.metrics.ssim import GAUSSIAN
@@ -34,6 +35,7 @@ def _similarity(prediction: Array, label: Array, window: Window) -> float:
     prediction, label = checked_unit_pair(prediction, label)
     refuse_negative(prediction, 'prediction')
     refuse_smaller(label, window.side)
+    sizes.note(label.shape)
     with jax.enable_x64(True):
         return float(_mean_similarity(prediction, label, RANGE, window))
 

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from afunet_jax import sizes
 from afunet_jax.errors import ConfigError, DataError
 from afunet_jax.metrics.hdrvdp2 import csf, display, masking, optics, pooling, pyramid, receptors
 from afunet_jax.metrics.hdrvdp2.checks import checked_pair
@@ -76,6 +77,7 @@ def hdrvdp2(
     scale = viewing.scale if viewing.peak is None else viewing.peak / float(ground_truth.max())
     test, reference = (ground_truth, prediction) if viewing.swapped else (prediction, ground_truth)
     ppd = viewing.pixels_per_degree_of(*test.shape[:2])
+    sizes.note(test.shape)
     # The context holds for this thread and this call alone; everything that leaves it is NumPy.
     with jax.enable_x64(precision == 'float64'):
         dtype = np.dtype(precision)
