@@ -26,10 +26,11 @@ from typing import Any
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+import tensorstore
 from flax import traverse_util
 
-from afunet_jax import files, manifest, safetensors_weights, torch_weights
-from afunet_jax.errors import CheckpointError, WeightsError
+from afunet_jax import files, manifest, parallel, safetensors_weights, torch_weights
+from afunet_jax.errors import CheckpointError, ConfigError, WeightsError
 from afunet_jax.models import afunet
 
 FORMAT_VERSION = 2
@@ -40,8 +41,13 @@ LOCK = 'run.lock'
 STATE, PARAMS, ABOUT = 'state', 'params', 'about'  # items of a checkpoint
 SAVING = '.saving'  # begins the names of folders that are being written
 UNFINISHED = (f'{SAVING}*', '*.orbax-checkpoint-tmp*')  # left by killed processes; the second by format version 1
+MOST_SHAPE = 50  # characters of a shape in a message
 MOST_REASON = 400  # characters of an error of a library
 DAMAGED = '.damaged'  # ends the names of checkpoints that were set aside
+DESCRIBED = '/.zarray'  # ends the name of an array's description in Orbax's store (Zarr, version 2)
+PACKINGS = ('zstd', None)  # of chunks; TensorStore unpacks no more of them than a chunk has
+KINDS = {'step': int, 'config': dict, 'data_position': dict, 'log': dict, 'validation': dict}  # in a description
+MOST_CONFIG_BYTES = 10_000_000
 
 
 _one_at_a_time = threading.Lock()  # Orbax counts its saves in one place, for all threads
@@ -187,7 +193,7 @@ class _Folder:
                     shutil.rmtree(left_behind, ignore_errors=True)
 
     def steps(self) -> list[int]:
-        return [int(p.name) for p in self.path.iterdir() if p.name.isdigit() and p.is_dir()]
+        return [int(p.name) for p in self.path.iterdir() if _is_step(p.name) and p.is_dir()]
 
     def save(self, step: int, items: Mapping[str, Any], about: Mapping[str, Any]) -> None:
         self.wait()
@@ -254,9 +260,14 @@ def _alone(process: int, name: str) -> ocp.options.MultiprocessingOptions:
 
 @contextlib.contextmanager
 def _reader(handler: type[ocp.CheckpointHandler]) -> Iterator[ocp.Checkpointer]:
-    alone = _alone(jax.process_index(), 'read')
+    alone = _alone(parallel.process_index(), 'read')
     with ocp.Checkpointer(handler(multiprocessing_options=alone), multiprocessing_options=alone) as reader:
         yield reader
+
+
+def _is_step(name: str) -> bool:
+    """Whether a folder has the name that a step gives it; not 007, nor digits of other scripts."""
+    return name.isascii() and name.isdecimal() and name == str(int(name))
 
 
 @contextlib.contextmanager
@@ -299,30 +310,89 @@ def _about(path: pathlib.Path, verified: bool) -> dict[str, Any]:
             about = reader.restore(path / ABOUT)
     except Exception as error:  # Orbax raises many kinds
         raise _unreadable(path, error, verified) from error
+    if not isinstance(about, dict):
+        raise _unreadable(path, TypeError(f'its description is {type(about).__name__}'), verified)
     _check_version(about, path)
+    if wrong := _wrong_in(about):
+        raise _unreadable(path, TypeError(f'its description has {", ".join(wrong)}'), verified)
     return about
 
 
+def _wrong_in(about: Mapping[str, Any]) -> list[str]:
+    """Entries of a description that are not of the kind that this package writes."""
+    wrong = [f'{key}={about[key]!r:.50}' for key, kind in KINDS.items() if type(about.get(key, kind())) is not kind]
+    if not wrong and about.get('step', 0) < 0:
+        wrong.append(f'step={about["step"]}')
+    figures = {} if wrong else about.get('validation', {})
+    return wrong + [f'{key:.50}={value!r:.50}' for key, value in figures.items() if type(value) not in (int, float)]
+
+
+def _described(path: pathlib.Path, verified: bool) -> dict[str, dict[str, Any]]:
+    """What is said of each array of an item, by its name, parts joined by a point; no array is read."""
+    base = {'driver': 'file', 'path': f'{path}/'}
+    try:
+        store = tensorstore.KvStore.open({'driver': 'ocdbt', 'base': base}).result()
+        names = [name.decode() for name in store.list().result() if name.endswith(DESCRIBED.encode())]
+        texts = {name.removesuffix(DESCRIBED): store.read(name) for name in names}
+        found = {name: json.loads(text.result().value) for name, text in texts.items()}
+        return {name: {**about, 'shape': tuple(about['shape'])} for name, about in found.items()}
+    except (OSError, ValueError, LookupError, TypeError, RecursionError) as error:
+        raise _unreadable(path.parent, error, verified) from error
+
+
+def _check_described(path: pathlib.Path, like: Any, verified: bool) -> None:
+    """Holds stored arrays against a tree before any is read: TensorStore takes the memory that a description asks for.
+
+    Raises:
+        CheckpointError: an array is missing, of another shape or type, or stored in a way that nothing here writes.
+    """
+    described = _described(path, verified)
+    for key, leaf in jax.tree_util.tree_leaves_with_path(like):
+        name = jax.tree_util.keystr(key, simple=True, separator='.')
+        if name not in described:
+            raise _unreadable(path.parent, LookupError(f'{path.name}.{name} is missing'), verified)
+        about, shape, dtype = described[name], np.shape(leaf), np.asarray(leaf).dtype
+        if about['shape'] != shape:  # Orbax reads such arrays all the same
+            raise CheckpointError(
+                f'{path.parent}: {path.name}.{name} has shape {about["shape"]!s:.{MOST_SHAPE}}, not {shape}; it is of '
+                'another network'
+            )
+        if about.get('dtype') not in (dtype.str, dtype.name) or not _is_plain(about):
+            wrong = TypeError(f'{path.name}.{name} is no plain array of {dtype}')
+            raise _unreadable(path.parent, wrong, verified)
+
+
+def _is_plain(about: Mapping[str, Any]) -> bool:
+    """Whether an array is stored as Orbax does it: chunks no larger than itself, packed so that they take no more."""
+    chunks, packing = about.get('chunks'), about.get('compressor')
+    if not isinstance(chunks, list) or len(chunks) != len(about['shape']):
+        return False
+    kind = packing.get('id') if isinstance(packing, dict) else packing
+    sides = zip(chunks, about['shape'], strict=True)
+    fits = all(type(chunk) is int and 1 <= chunk <= max(side, 1) for chunk, side in sides)
+    return fits and kind in PACKINGS and not about.get('filters')
+
+
 def _read_arrays(path: pathlib.Path, like: Any, verified: bool) -> Any:
-    """A tree of NumPy arrays with the shapes of `like`."""
+    """A tree of NumPy arrays with the shapes and types of `like`."""
+    _check_described(path, like, verified)
     try:
         with _reader(ocp.StandardCheckpointHandler) as reader:
             found = jax.tree.map(np.asarray, reader.restore(path, args=ocp.args.StandardRestore(like)))
     except Exception as error:  # Orbax raises many kinds
         raise _unreadable(path.parent, error, verified) from error
-    for (key, a), b in zip(jax.tree_util.tree_leaves_with_path(found), jax.tree.leaves(like), strict=True):
-        if a.shape != np.shape(b):  # Orbax reads such arrays all the same
-            name = f'{path.name}{jax.tree_util.keystr(key)}'
-            raise CheckpointError(
-                f'{path.parent}: {name} has shape {a.shape}, not {np.shape(b)}; it is of another network'
-            )
+    kinds = [(np.shape(leaf), np.asarray(leaf).dtype) for leaf in jax.tree.leaves(like)]
+    if [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(found)] != kinds:
+        wrong = TypeError(f'{path.name} is described as other arrays than those that are stored')
+        raise _unreadable(path.parent, wrong, verified)
     return found
 
 
 def _unreadable(path: pathlib.Path, error: Exception, verified: bool) -> CheckpointError:
     """Where the files are as they were written, it is no damage that an older checkpoint could mend."""
     kind = CheckpointError if verified else DamagedError
-    return kind(f'{path}: cannot be read as a checkpoint{"" if verified else ", or is damaged"} ({error})')
+    reason = str(error) if len(str(error)) <= MOST_REASON else f'{str(error)[:MOST_REASON]} ...'
+    return kind(f'{path}: cannot be read as a checkpoint{"" if verified else ", or is damaged"} ({reason})')
 
 
 def flat(tree: Mapping[str, Any]) -> dict[str, Any]:
@@ -459,7 +529,7 @@ def _checkpoint_in(path: pathlib.Path) -> pathlib.Path:
     if (path / PARAMS).is_dir():
         return path
     for folder in (path / BEST, path / LATEST, path):
-        steps = [int(p.name) for p in folder.glob('*') if p.name.isdigit() and (p / PARAMS).is_dir()]
+        steps = [int(p.name) for p in folder.glob('*') if _is_step(p.name) and (p / PARAMS).is_dir()]
         if steps:
             return folder / str(max(steps))
     raise CheckpointError(
@@ -492,12 +562,21 @@ def load_checkpoint(path: str | pathlib.Path) -> tuple[dict[str, Any], dict[str,
 def _load(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
     verified = _verify(path)
     about = _about(path, verified)
+    stored = {name.replace('.', '/'): array['shape'] for name, array in _described(path / PARAMS, verified).items()}
     try:
-        shapes = afunet.parameter_shapes(afunet.build(about['config']['model']))
-    except (LookupError, TypeError) as error:
+        model = afunet.build(about['config']['model'])
+        safetensors_weights.check_extent(path, model, stored)
+        shapes = afunet.parameter_shapes(model)
+    except (LookupError, TypeError, ValueError, ArithmeticError, WeightsError, ConfigError) as error:
         raise _unreadable(path, error, verified) from error
+    _check_described(path / PARAMS, jax.tree.map(_without_memory, shapes), verified)
     template = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
     return about, _read_arrays(path / PARAMS, template, verified)
+
+
+def _without_memory(shape: jax.ShapeDtypeStruct) -> np.ndarray:
+    """An array of that shape and type that repeats one number."""
+    return np.broadcast_to(np.zeros((), shape.dtype), shape.shape)
 
 
 def _cure(path: pathlib.Path) -> str:
@@ -508,15 +587,18 @@ def _cure(path: pathlib.Path) -> str:
 
 
 def _check_version(about: Mapping[str, Any], path: Any) -> None:
-    if about.get('format_version', 0) > FORMAT_VERSION:
+    version = about.get('format_version', 0)
+    if type(version) is not int or version > FORMAT_VERSION:
         raise CheckpointError(
-            f'{path}: format version {about["format_version"]}, this release reads up to {FORMAT_VERSION}; '
+            f'{path}: format version {version!r:.{MOST_SHAPE}}, this release reads up to {FORMAT_VERSION}; '
             'update afunet_jax'
         )
 
 
 def _read_json(path: pathlib.Path) -> Any:
     try:
+        if not path.is_file() or path.stat().st_size > MOST_CONFIG_BYTES:
+            raise ValueError(f'no file, or one of more than {MOST_CONFIG_BYTES} bytes')
         found = json.loads(path.read_text(encoding='utf-8'))
         if not isinstance(found, dict):
             raise ValueError(f'{type(found).__name__} is no configuration')

@@ -8,12 +8,14 @@ import hashlib
 import json
 import os
 import pathlib
+import stat
 from typing import Any
 
 from afunet_jax import files
 
 NAME = 'manifest.json'
 FILES, OWN = 'files', 'sha256'
+SHOWN = 100  # characters of a name in a message
 
 
 class DamageError(Exception):
@@ -36,19 +38,34 @@ def read(folder: pathlib.Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: there is none.
-        DamageError: it was changed.
+        DamageError: it was changed, or lists no files of this folder.
     """
+    if not (folder / NAME).is_file():  # opening a pipe would wait for ever
+        raise FileNotFoundError(folder / NAME)
     try:
         text = (folder / NAME).read_text(encoding='utf-8')
         found = json.loads(text)
         found.pop(OWN)
     except FileNotFoundError:
         raise
-    except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+    except (OSError, ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
         raise DamageError(f'{NAME} cannot be read ({error})') from error
     if text != _text(found):
         raise DamageError(f'{NAME} was changed after it was written')
+    _check_list(found.get(FILES))
     return found
+
+
+def _check_list(listed: Any) -> None:
+    """What has checksums that are right may have been written by others all the same."""
+    if not isinstance(listed, dict):
+        raise DamageError(f'{NAME} has no list of files')
+    for name, wanted in listed.items():
+        parts = pathlib.PurePosixPath(name).parts
+        if not parts or name.startswith('/') or '..' in parts:
+            raise DamageError(f'{NAME} lists {name[:SHOWN]!r}, which is no file of this folder')
+        if not isinstance(wanted, dict) or not {'bytes', 'sha256'} <= wanted.keys():
+            raise DamageError(f'{NAME} lists {name[:SHOWN]!r} without its bytes and sha256')
 
 
 def verify(folder: pathlib.Path) -> dict[str, Any]:
@@ -62,15 +79,19 @@ def verify(folder: pathlib.Path) -> dict[str, Any]:
     for name, wanted in found[FILES].items():
         path = folder / name
         try:
-            size = path.stat().st_size
+            found_there = path.stat()
+            if not stat.S_ISREG(found_there.st_mode):
+                raise DamageError(f'{name} is a folder, a pipe or a device, not a file')
+            size = found_there.st_size
             if size != wanted['bytes']:
                 raise DamageError(f'{name} has {size} bytes, {wanted["bytes"]} were written')
             if _digest(path) != wanted['sha256']:
                 raise DamageError(f'{name} was changed after it was written: its SHA-256 differs')
         except FileNotFoundError as error:
             raise DamageError(f'{name} is missing') from error
-        except OSError as error:
-            raise DamageError(f'{name} cannot be read ({error.strerror})') from error
+        except (OSError, ValueError) as error:  # a name that no file can have, too
+            reason = getattr(error, 'strerror', None) or error
+            raise DamageError(f'{name[:SHOWN]!r} cannot be read ({reason})') from error
     return found
 
 

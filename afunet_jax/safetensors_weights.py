@@ -12,7 +12,7 @@ A file holds the parameters, named by their path in the tree (`stage_0/sfm/...`)
     figures          what was measured on test scenes: 'moving' and 'static' to method to metric to mean
 """
 
-import dataclasses
+import itertools
 import json
 import pathlib
 from collections.abc import Mapping
@@ -81,9 +81,10 @@ def read(path: str | pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
     except (OSError, safetensors.SafetensorError, TypeError, ValueError, OverflowError) as error:
         raise WeightsError(f'{path}: cannot be read as safetensors, or is damaged ({error}); fetch it again') from error
     about = _about(path, text)
-    _check_extent(path, about['model'], arrays)
     try:
-        shapes = _named(afunet.parameter_shapes(afunet.build(about['model'])))
+        model = afunet.build(about['model'])
+        check_extent(path, model, {name: array.shape for name, array in arrays.items()})
+        shapes = _named(afunet.parameter_shapes(model))
     except (ConfigError, TypeError, ValueError, ArithmeticError, AttributeError) as error:
         raise WeightsError(f'{path}: its description names no network that can be built ({error})') from error
     if problems := _problems(arrays, shapes):
@@ -91,21 +92,22 @@ def read(path: str | pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
     return about, traverse_util.unflatten_dict(arrays, sep='/')
 
 
-def _check_extent(path: pathlib.Path, model: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> None:
-    """Refuses a description of a network with more stages, blocks or larger windows, before it is built.
+def check_extent(path: str | pathlib.Path, model: afunet.AFUNet, shapes: Mapping[str, tuple[int, ...]]) -> None:
+    """Refuses a network of more blocks than there are parameters for: it would take long to be laid out.
+
+    Args:
+        path: for the message.
+        model: the network that a description names.
+        shapes: of the arrays that there are, by name.
 
     Raises:
-        WeightsError: the largest of each has no parameters here.
+        WeightsError: a block's table of position biases is missing, or of another window.
     """
-    defaults = {field.name: field.default for field in dataclasses.fields(afunet.AFUNet)}
-    stages, depth, window = (model.get(key, defaults[key]) for key in ('num_stages', 'sfm_depth', 'window_size'))
-    try:
-        last = f'stage_{stages - 1}/sfm/block_{depth - 1}/position_bias/table'
-        rows = (2 * window - 1) ** 2
-    except TypeError as error:
-        raise WeightsError(f'{path}: its description names no network that can be built ({error})') from error
-    if last not in arrays or arrays[last].shape[:1] != (rows,):
-        raise WeightsError(f'{path}: is not what its description says: {last} of {str(rows)[:20]} rows is missing')
+    rows = (2 * model.window_size - 1) ** 2
+    for stage, block in itertools.product(range(model.num_stages), range(model.sfm_depth)):
+        name = f'stage_{stage}/sfm/block_{block}/position_bias/table'
+        if shapes.get(name, ())[:1] != (rows,):
+            raise WeightsError(f'{path}: is not what its description says: {name} of {rows} rows is missing')
 
 
 def _named(params: Any) -> dict[str, Any]:

@@ -67,7 +67,9 @@ def check_version(path: str | pathlib.Path, version: str) -> None:
 
 
 def check_archive(path: str | pathlib.Path) -> None:
-    """Refuses an archive that unpacks to more than its length. `torch.save` packs nothing: it is a bomb, or damaged.
+    """Refuses an archive whose checksums are wrong, or that unpacks to more than its length.
+
+    `torch.save` packs nothing: such a file is a bomb, or damaged.
 
     Raises:
         WeightsError: it is one; other files, of PyTorch's old format too, pass.
@@ -84,4 +86,19 @@ def check_archive(path: str | pathlib.Path) -> None:
         raise WeightsError(
             f'{path}: damaged, or a bomb: {length} bytes that unpack to {promised} '
             f'(compressed: {", ".join(packed[:SHOWN]) or "nothing"}); torch.save writes no such files, fetch it again'
+        )
+    _check_sums(path)
+
+
+def _check_sums(path: pathlib.Path) -> None:
+    """PyTorch itself does not look at the checksums, and reads numbers that were changed."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            wrong = archive.testzip()
+    except (zipfile.BadZipFile, OSError, ValueError, LookupError, NotImplementedError, RuntimeError, EOFError) as error:
+        raise WeightsError(f'{path}: not a file of PyTorch weights, or damaged ({error}); fetch it again') from error
+    if wrong is not None:
+        raise WeightsError(
+            f'{path}: damaged: the checksum of {wrong:.100} in it differs; fetch it again. If it was saved without '
+            'checksums (torch.serialization.set_crc32_options(False)), save it with them'
         )

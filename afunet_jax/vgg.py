@@ -4,6 +4,7 @@ Simonyan and Zisserman 2015, configuration E, with torchvision's weights. Images
 convolutions pad with zeros.
 """
 
+import math
 import pathlib
 import struct
 import tokenize
@@ -42,6 +43,7 @@ WHERE_FROM = (
     'the same; nothing is downloaded here'
 )
 
+MOST_HEADER, MOST_ITEM = 65536, 8  # bytes of an array in an .npz: before it, and a number
 UNREADABLE = (OSError, EOFError, ValueError, LookupError)  # what a damaged file raises in any format
 
 Params = dict[str, dict[str, jax.Array]]
@@ -78,7 +80,7 @@ def from_state_dict(state_dict: Mapping[str, Any], source: str = 'the state dict
             problems.append(f'{key} has the shape {np.shape(state_dict[key])}, not {shape}')
         elif np.asarray(state_dict[key]).dtype.kind != 'f':
             problems.append(f'{key} holds {np.asarray(state_dict[key]).dtype}, not floating-point numbers')
-        elif not np.isfinite(state_dict[key]).all():
+        elif not _all_finite(state_dict[key]):
             problems.append(f'{key} holds values that are not finite')
     if problems:
         raise WeightsError(f'{source}: not the weights of VGG-19: {"; ".join(problems)}. Cure: {WHERE_FROM}.')
@@ -93,6 +95,12 @@ def from_state_dict(state_dict: Mapping[str, Any], source: str = 'the state dict
     return params
 
 
+def _all_finite(value: Any) -> bool:
+    """As float32, which large float64 are not."""
+    with np.errstate(over='ignore'):
+        return bool(np.isfinite(np.asarray(value, np.float32)).all())
+
+
 def _unreadable(path: pathlib.Path, kind: str, error: Exception) -> WeightsError:
     reason = (str(error).strip() or type(error).__name__).splitlines()[0]
     return WeightsError(f'{path}: not a {kind}, or damaged ({reason}). Cure: {WHERE_FROM}.')
@@ -100,11 +108,21 @@ def _unreadable(path: pathlib.Path, kind: str, error: Exception) -> WeightsError
 
 def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
     try:
+        _check_npz(path)
         with np.load(path, allow_pickle=False) as file:
             return {key: file[key] for key in expected_shapes() if key in file}
     except (*UNREADABLE, zipfile.BadZipFile, zlib.error, struct.error, MemoryError, NotImplementedError, RuntimeError,
             SyntaxError, TypeError, tokenize.TokenError) as error:  # NumPy parses an array's header as Python
         raise _unreadable(path, 'NumPy archive', error) from error
+
+
+def _check_npz(path: pathlib.Path) -> None:
+    """Refuses arrays that are larger than VGG-19's before they are unpacked."""
+    with zipfile.ZipFile(path) as archive:
+        sizes = {entry.filename.removesuffix('.npy'): entry.file_size for entry in archive.infolist()}
+    for key, shape in expected_shapes().items():
+        if sizes.get(key, 0) > MOST_HEADER + MOST_ITEM * math.prod(shape):
+            raise ValueError(f'{key} unpacks to {sizes[key]} bytes, more than an array of the shape {shape} has')
 
 
 def _read_pth(path: pathlib.Path) -> dict[str, np.ndarray]:
@@ -115,7 +133,15 @@ def _read_pth(path: pathlib.Path) -> dict[str, np.ndarray]:
     if not isinstance(content, Mapping):
         raise WeightsError(f'{path}: holds a {type(content).__name__}, not a state dict. Cure: {WHERE_FROM}.')
     tensors = {key: content[key] for key in expected_shapes() if isinstance(content.get(key), torch.Tensor)}
-    return {key: tensor.detach().float().numpy() for key, tensor in tensors.items()}
+    shapes = expected_shapes()
+    for key, tensor in tensors.items():  # before they are copied: a tensor can repeat one stored number without end
+        if tuple(tensor.shape) != shapes[key] or not tensor.is_floating_point():
+            found = f'{key} is {tensor.dtype} {list(tensor.shape)}, not floating-point {list(shapes[key])}'
+            raise WeightsError(f'{path}: not the weights of VGG-19: {found}. Cure: {WHERE_FROM}.')
+    try:
+        return {key: tensor.detach().float().numpy() for key, tensor in tensors.items()}
+    except (TypeError, NotImplementedError, RuntimeError) as error:  # sparse tensors, tensors without data
+        raise _unreadable(path, 'file of plain tensors', error) from error
 
 
 READERS = {'.pth': _read_pth, '.pt': _read_pth, '.npz': _read_npz}

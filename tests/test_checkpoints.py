@@ -1,22 +1,28 @@
 """Checkpoints and weights: what is saved comes back, and nothing else passes for it."""
 
 import errno
+import hashlib
 import json
+import os
 import pathlib
+import resource
 import shutil
 import subprocess
 import sys
+import time
 import zipfile
 
 import jax
 import numpy as np
 import pytest
 import small
+import tensorstore
 
 from afunet_jax import checkpoints, files, manifest, torch_weights
 from afunet_jax.errors import CheckpointError, WeightsError
 from afunet_jax.models import afunet
 
+EMPTY = hashlib.sha256(b'').hexdigest()
 ABOUT = {'config': {'model': small.MODEL}, 'data_position': {'step': 3}}
 
 
@@ -213,6 +219,90 @@ def test_damaged_best_parameters_are_an_error_that_names_the_others(workdir, par
         checkpoints.load_weights(workdir)
     assert checkpoints.Checkpoints(workdir).best_about() is None
     assert 'best/2: damaged' in capsys.readouterr().err
+
+
+# ---- checksums that are right, and contents that are not ---------------------------------------------
+
+
+def describe(workdir, text):
+    """The newest checkpoint says something else about itself, and its manifest agrees."""
+    checkpoint = workdir / 'checkpoints' / '3'
+    (checkpoint / 'about' / 'metadata').write_text(text if isinstance(text, str) else json.dumps(text))
+    (checkpoint / manifest.NAME).unlink()
+    manifest.write(checkpoint, format_version=2, step=3)
+
+
+def store(workdir):
+    base = {'driver': 'file', 'path': f'{workdir}/checkpoints/3/params/'}
+    return tensorstore.KvStore.open({'driver': 'ocdbt', 'base': base}).result()
+
+
+WHOLE = {'format_version': 2, 'step': 3, **ABOUT}
+
+
+@pytest.mark.parametrize('about', [
+    7, [], 'x', {**WHOLE, 'step': -1}, {**WHOLE, 'step': 2.5}, {**WHOLE, 'format_version': '2'}, {**WHOLE, 'format_version': None},
+    {**WHOLE, 'config': []}, {**WHOLE, 'data_position': None}, {**WHOLE, 'log': 7}, {**WHOLE, 'validation': {'psnr_mu': 'x'}},
+    pytest.param('[' * 100_000, id='deep'),
+], ids=str)  # fmt: skip
+def test_descriptions_that_are_none_are_refused(workdir, params, about):
+    describe(workdir, about)
+    for read in (checkpoints.load_weights, lambda path: restored_step(path, params)):
+        with pytest.raises(CheckpointError, match='checkpoints/3: (cannot be read|format version)'):
+            read(workdir)
+
+
+@pytest.mark.parametrize('change', [
+    {'num_stages': 6, 'sfm_depth': 32, 'width': 3072, 'mlp_ratio': 64}, {'width': 3072}, {'sfm_depth': 32}, {'window_size': 32},
+    {'width': 10**9}, {'num_stages': '1'},
+], ids=str)  # fmt: skip
+def test_a_description_of_a_larger_network_is_refused_soon_and_without_its_memory(workdir, change):
+    describe(workdir, {**WHOLE, 'config': {'model': {**small.MODEL, **change}}})
+    before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
+    with pytest.raises(CheckpointError, match='checkpoints/3'):
+        checkpoints.load_weights(workdir)
+    assert time.process_time() - start < 2 and resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100_000  # kB
+
+
+@pytest.mark.parametrize('change', [
+    {'chunks': [2**40]}, {'shape': [2**40], 'chunks': [2**40]}, {'shape': [7], 'chunks': [7]}, {'dtype': '<f8'}, {'dtype': '|V1000000000'},
+    {'compressor': {'id': 'zlib', 'level': 1}}, {'chunks': None}, {'shape': None}, {'filters': [{'id': 'delta'}]},
+], ids=str)  # fmt: skip
+def test_arrays_described_as_others_are_refused(workdir, change):
+    """TensorStore ends the process where it cannot have the memory that a chunk is said to take."""
+    arrays, name = store(workdir), 'output_conv.bias/.zarray'
+    arrays.write(name, json.dumps({**json.loads(arrays.read(name).result().value), **change}).encode()).result()
+    describe(workdir, WHOLE)
+    with pytest.raises(CheckpointError, match='checkpoints/3'):
+        checkpoints.load_weights(workdir)
+
+
+@pytest.mark.parametrize('listed', [
+    None, [], 'x', {'about/metadata': 'x'}, {'about/metadata': {'bytes': 1}}, {'../../../x': {'bytes': 0, 'sha256': EMPTY}},
+    {'/dev/zero': {'bytes': 0, 'sha256': EMPTY}}, {'pipe': {'bytes': 0, 'sha256': EMPTY}}, {'': {'bytes': 0, 'sha256': EMPTY}},
+    {'x' * 5000: {'bytes': 0, 'sha256': EMPTY}}, {'a\0b': {'bytes': 0, 'sha256': EMPTY}}, {'zero': {'bytes': 0, 'sha256': EMPTY}},
+], ids=lambda listed: str(listed)[:30])  # fmt: skip
+def test_a_manifest_that_lists_no_files_of_its_folder_is_damage(workdir, listed):
+    checkpoint = workdir / 'checkpoints' / '3'
+    os.mkfifo(checkpoint / 'pipe')
+    (checkpoint / 'zero').symlink_to('/dev/zero')
+    about = {'format_version': 2} if listed is None else {'format_version': 2, 'files': listed}
+    (checkpoint / manifest.NAME).write_text(manifest._text(about))
+    with pytest.raises(CheckpointError, match='checkpoints/3: damaged checkpoint: '):
+        checkpoints.load_weights(workdir)
+
+
+def test_folders_whose_names_are_no_steps_are_no_checkpoints(workdir, params):
+    for name in ('007', '٣', '²', '-4'):
+        shutil.copytree(workdir / 'checkpoints' / '3', workdir / 'checkpoints' / name)
+    assert restored_step(workdir, params)[0] == 3
+    assert_equal(checkpoints.load_params(workdir), jax.tree.map(lambda x: x + 3, params))
+
+
+def test_a_config_that_is_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / 'config.json')
+    with pytest.raises(CheckpointError, match='config.json'):
+        checkpoints.claim_workdir(tmp_path, {}, free=())
 
 
 # ---- saving ------------------------------------------------------------------------------------------

@@ -351,6 +351,17 @@ def test_a_file_that_holds_no_weights_is_an_error(tmp_path, name):
         torch_weights.read_pth(path)
 
 
+def test_numbers_that_were_changed_are_an_error(tmp_path, params):
+    """PyTorch does not look at the checksums of its archives."""
+    torch_weights.write_pth(tmp_path / 'weights.pth', params)
+    data = bytearray((tmp_path / 'weights.pth').read_bytes())
+    place = data.index(torch_weights.read_pth(tmp_path / 'weights.pth')['conv_skip.bias'].tobytes())
+    data[place + 5] ^= 1
+    (tmp_path / 'weights.pth').write_bytes(data)
+    with pytest.raises(WeightsError, match='weights.pth: damaged: the checksum of .*data/.* differs'):
+        torch_weights.read_pth(tmp_path / 'weights.pth')
+
+
 @pytest.mark.parametrize('legacy', KINDS)
 def test_a_truncated_file_is_an_error(tmp_path, legacy):
     data = saved(

@@ -202,3 +202,29 @@ def test_a_pth_that_is_no_state_dict(tmp_path):
     torch.save({'features.0.weight': 'text'}, path)
     with pytest.raises(WeightsError, match='features.0.weight is missing'):
         vgg.load(path)
+
+
+BIAS = 'features.0.bias'
+
+
+@pytest.mark.parametrize('change', [
+    lambda value: torch.zeros(1).expand(2**40), lambda value: torch.zeros(1).expand(2**20, 2**20), lambda value: value.to_sparse(),
+    lambda value: value.new_empty(value.shape, device='meta'), lambda value: torch.full((64,), 1e300, dtype=torch.float64),
+    lambda value: value.to(torch.complex64),
+])  # fmt: skip
+def test_tensors_in_a_pth_that_are_no_plain_numbers_are_refused(state_dict, tmp_path, change):
+    torch.save({**state_dict, BIAS: change(state_dict[BIAS])}, tmp_path / 'vgg19.pth')
+    with pytest.raises(WeightsError, match='vgg19.pth: not '):
+        vgg.load(tmp_path / 'vgg19.pth')
+
+
+def test_float64_that_float32_does_not_hold_is_refused(arrays):
+    with pytest.raises(WeightsError, match=f'{BIAS} holds values that are not finite'):
+        vgg.from_state_dict({**arrays, BIAS: np.full(64, 1e300)})
+
+
+def test_an_npz_is_not_unpacked_beyond_vgg_s_size(tmp_path, monkeypatch):
+    np.savez_compressed(tmp_path / 'vgg19.npz', **{BIAS: np.zeros(10**7, np.float32)})
+    monkeypatch.setattr(np, 'load', None)  # never called
+    with pytest.raises(WeightsError, match=f'vgg19.npz: .*{BIAS} unpacks to 40000128 bytes'):
+        vgg.load(tmp_path / 'vgg19.npz')

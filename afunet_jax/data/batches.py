@@ -12,6 +12,7 @@ run across the ends of epochs: what is left of one is the beginning of the next.
 
 import functools
 import hashlib
+import operator
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
@@ -254,16 +255,20 @@ class TrainBatches(Iterator[Batch]):
         """Goes to the position of a `get_state`, also of one by another number of processes.
 
         Raises:
-            ConfigError: the state is of another stream: other scenes, seed, batch or crop size, and so on.
+            ConfigError: the state is of another stream: other scenes, seed, batch or crop size, and so on; or is none.
         """
-        theirs = dict(state['stream'])
+        try:
+            theirs, step = dict(state['stream']), operator.index(state['step'])
+        except (LookupError, TypeError, ValueError) as error:
+            raise ConfigError(f'The saved data position is none that this project writes ({error!r:.100}). '
+                              'Start in a new workdir.') from error
         changed = [f'{key} was {theirs.get(key)!r} and is {self._stream.get(key)!r}'
                    for key in sorted(theirs.keys() | self._stream.keys())
                    if theirs.get(key) != self._stream.get(key)]
         if changed:
             raise ConfigError('The saved data position belongs to other training data: '
                               f'{"; ".join(changed)}. Restore these values, or start in a new workdir.')
-        self._go_to(int(state['step']))
+        self._go_to(step)
 
     def close(self) -> None:
         """Ends the prefetching threads. Safe to call twice; `set_state` opens the iterator again."""

@@ -418,7 +418,7 @@ def _read_heif(path: pathlib.Path, max_pixels: int) -> _Stored:
         image = pillow_heif.open_heif(path, convert_hdr_to_8bit=False)
         image_io.check_size(path, image.size[1], image.size[0], max_pixels)
         values = np.asarray(image)
-    except (OSError, ValueError, EOFError, RuntimeError, SyntaxError) as error:
+    except (OSError, ValueError, EOFError, LookupError, RuntimeError, SyntaxError) as error:
         raise DataError(f'{path}: truncated or damaged, libheif cannot read it ({error}). '
                         'Copy or download it again.') from error
     transfer = image.info.get('nclx_profile', {}).get('transfer_characteristics')

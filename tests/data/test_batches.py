@@ -297,6 +297,15 @@ def test_a_position_of_other_scenes_is_refused(store):
         other.set_state(state)
 
 
+@pytest.mark.parametrize('change', [
+    {'stream': None}, {'stream': 7}, {'stream': [1]}, {'step': None}, {'step': 'x'}, {'step': 1.5}], ids=str)
+def test_a_position_that_is_none_is_refused(store, change):
+    iterator = batches.train_batches(store, batch_size=4, **RECIPE)
+    state = {key: value for key, value in (iterator.get_state() | change).items() if value is not None}
+    with pytest.raises(ConfigError, match='none that this project writes'):
+        iterator.set_state(state)
+
+
 def test_close_ends_threads_and_stream_and_set_state_reopens_it(store):
     before = set(threading.enumerate())
     iterator = batches.train_batches(store, batch_size=4, **RECIPE)

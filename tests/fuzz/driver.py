@@ -9,8 +9,9 @@ import sys
 
 ROOT = pathlib.Path(__file__).parents[2]
 FORMATS = (
-    'exposure.txt', 'TIFF', 'PNG', 'JPEG', '.hdr', '.exr', '.pth', '.npz', '.safetensors', 'options', 'checkpoint',
+    'exposure.txt', 'TIFF', 'PNG', 'JPEG', '.hdr', '.exr', 'HEIC', 'DNG', '.pth', '.npz', '.safetensors', 'options', 'checkpoint', 'whole run',
 )  # fmt: skip
+OPTIONAL = {'HEIC': 'pillow_heif', 'DNG': 'rawpy'}  # format: the package that reads it
 
 
 @dataclasses.dataclass

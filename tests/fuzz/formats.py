@@ -9,6 +9,8 @@ import pathlib
 import re
 import struct
 import warnings
+import zipfile
+import zlib
 from collections.abc import Callable
 
 import cv2
@@ -17,6 +19,7 @@ import OpenEXR
 import tifffile
 from fuzz import mutations, values
 from fuzz.mutations import pick
+from photos.photo_files import write_dng
 from PIL import Image
 
 from afunet_jax import image_io
@@ -25,6 +28,11 @@ from afunet_jax.photos import exposures, frames
 
 HEIGHT, WIDTH = 40, 48
 OFTEN = 6
+
+
+# What damage that knows a format raises where it comes second.
+DAMAGED_ALREADY = (struct.error, ValueError, LookupError, RecursionError, zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError,
+                   SyntaxError, TypeError, RuntimeError, OSError, MemoryError)  # fmt: skip
 
 
 class Wrong(Exception):
@@ -50,6 +58,7 @@ class Format:
     declared: bytes of the image that a file declares, 0 if none or more than is allowed.
     check: `(reader, mutant, result, result of the seed)`, raises `Wrong`.
     place: where the damaged file goes, given the folder and the seed's name.
+    put: puts a damaged file there, given the path and its content.
     """
 
     build: Callable
@@ -59,6 +68,7 @@ class Format:
     declared: Callable = lambda data: 0
     check: Callable = lambda reader, mutant, result, original: None
     place: Callable = lambda folder, seed: folder / f'damaged{pathlib.Path(seed).suffix}'
+    put: Callable = lambda path, data: path.write_bytes(data)
     generic: float = 0.5  # share of cases that damage bytes alone
     often: tuple[str, ...] = ()  # names of seeds that are taken more often
 
@@ -126,6 +136,26 @@ def build_exr(folder):
     OpenEXR.File(header, {'RGBA': np.ones((HEIGHT, WIDTH, 4), np.float16)}).write(str(folder / 'tiles.exr'))
 
 
+def build_heif(folder):
+    import pillow_heif
+
+    exif = Image.Exif()
+    exif[274], exif[271] = 1, 'Maker'
+    exif.get_ifd(34665).update({33434: 0.01, 33437: 8.0, 34855: 100})
+    eight = Image.fromarray(picture(np.uint8, 64, 64))
+    pillow_heif.from_pillow(eight).save(folder / 'exif.heic', exif=exif.tobytes())
+    ten = pillow_heif.from_bytes('RGB;16', (64, 64), picture(np.uint16, 64, 64).tobytes())
+    ten.save(folder / 'ten.heic', quality=-1, chroma=444)
+    two = pillow_heif.from_pillow(eight)
+    two.add_from_pillow(eight.resize((96, 48)))
+    two.save(folder / 'two.heic', quality=20)
+
+
+def build_dng(folder):
+    write_dng(folder / 'plain.dng', picture(np.float32, 64, 96))
+    write_dng(folder / 'turned.dng', picture(np.float32, 64, 96), orientation=6, seconds=2.0)
+
+
 def tiff_size(data):
     tags = image_io.tiff_tags(data)
     return tags[257][0], tags[256][0]
@@ -149,6 +179,11 @@ def exr_size(data):
     start = next(start for name, _, start, _ in mutations.exr_attributes(data) if name == b'dataWindow')
     left, top, right, bottom = struct.unpack_from('<4i', data, start)
     return bottom - top + 1, right - left + 1
+
+
+def heif_size(data):
+    width, height = struct.unpack_from('>II', data, data.index(b'ispe') + 8)
+    return height, width
 
 
 def declares(size, bytes_a_pixel):
@@ -181,6 +216,14 @@ def same_if_cut(size):
             raise Wrong(f'{reader} gives {result.shape[:2]} pixels, the header says {size(mutant.data)}')
 
     return check
+
+
+def whole_or_refused(reader, mutant, result, original):
+    """For formats whose size many fields decide: three channels, and no part of a file that was cut off."""
+    if not (result.ndim == 3 and result.shape[-1] == 3):
+        raise Wrong(f'{reader} gives the shape {result.shape}')
+    if not isinstance(original, str) and mutant.kind == 'truncated' and not np.array_equal(result, original):
+        raise Wrong(f'{reader} reads a truncated file, and other pixels than those of the whole')
 
 
 def finite_if_linear(size):
@@ -226,6 +269,10 @@ IMAGES = {
     '.hdr': Format(
         build_radiance, '*.hdr', (mutations.radiance_text, mutations.radiance_runs), {'read_hdr': image_io.read_hdr, 'read_frame': read_frame},
         declares(radiance_size, 12), same_if_cut(radiance_size)),
+    'HEIC': Format(
+        build_heif, '*.heic', (mutations.heif_box, mutations.heif_box), {'read_frame': read_frame}, declares(heif_size, 6), whole_or_refused),
+    'DNG': Format(
+        build_dng, '*.dng', (mutations.tiff_field, mutations.dng_field), {'read_frame': read_frame}, declares(tiff_size, 6), whole_or_refused),
     '.exr': Format(
         build_exr, '*.exr', (mutations.exr_field,), {'read_exr': image_io.read_exr, 'read_frame': read_frame},
         declares(exr_size, 12), finite_if_linear(exr_size)),
@@ -236,9 +283,9 @@ def find(name: str) -> Format:
     """The format of that name."""
     if name in IMAGES:
         return IMAGES[name]
-    from fuzz import trees
+    from fuzz import runs, trees
 
-    return trees.FORMATS[name]
+    return {**trees.FORMATS, **runs.FORMATS}[name]
 
 
 def seeds_of(form: Format, folder: pathlib.Path) -> list[pathlib.Path]:
@@ -259,7 +306,7 @@ def mutant(name: str, seed: int, case: int, folder: pathlib.Path) -> Mutant:
         try:
             data = damage(rng, data, other)
             kinds.append(damage.__name__)
-        except (struct.error, ValueError, IndexError, RecursionError):  # too damaged already for what knows the format
+        except DAMAGED_ALREADY:
             data = mutations.extreme(rng, data, other)
             kinds.append('extreme')
     return Mutant(str(chosen), ' + '.join(kinds), data)

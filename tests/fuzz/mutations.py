@@ -107,6 +107,58 @@ def tiff_field(rng, data, other):
     return bytes(out)
 
 
+RAW_TAGS = (256, 257, 258, 259, 262, 273, 277, 278, 279, 33421, 33422, 50706, 50714, 50717, 50721, 50728, 50778)
+RAW_VALUES = (*EXTREMES, 3, 4, 7, 8, 10, 12, 14, 16, 32803, 34892, 52546, 65000)  # bits and compressions among them
+
+
+def dng_field(rng, data, other):
+    """An entry that decides how a raw file is read: size, bits, compression, pattern, levels, matrix."""
+    if len(data) < 16 or data[:4] != b'II*\0':
+        return extreme(rng, data, other)
+    (start,) = struct.unpack_from('<I', data, 4)
+    (entries,) = struct.unpack_from('<H', data, start)
+    places = [start + 2 + 12 * i for i in range(entries)]
+    found = [at for at in places if struct.unpack_from('<H', data, at)[0] in RAW_TAGS]
+    out = bytearray(data)
+    for _ in range(pick(rng, (1, 1, 2))):
+        at = pick(rng, found or places)
+        if rng.random() < 0.2:
+            struct.pack_into('<H', out, at, pick(rng, RAW_TAGS))
+        else:
+            struct.pack_into('<I', out, at + pick(rng, (4, 8, 8, 8)), pick(rng, RAW_VALUES) % 2**32)
+    return bytes(out)
+
+
+# ---- HEIC -------------------------------------------------------------------------------------------
+
+BOXES = (b'ftyp', b'meta', b'hdlr', b'pitm', b'iloc', b'iinf', b'infe', b'iref', b'iprp', b'ipco', b'ipma', b'ispe', b'pixi', b'hvcC', b'colr',
+         b'irot', b'mdat')  # fmt: skip
+
+
+def heif_box(rng, data, other):
+    """The size, the kind or the content of a box; or its content again."""
+    found = [(name, at) for name in BOXES for at in [data.find(name)] if at >= 4]
+    if not found:
+        return extreme(rng, data, other)
+    out = bytearray(data)
+    name, at = pick(rng, found)
+    (size,) = struct.unpack_from('>I', data, at - 4)
+    what = rng.integers(6)
+    if what == 0:
+        struct.pack_into('>I', out, at - 4, pick(rng, (*EXTREMES, size - 1, size + 1, 8, 7)) % 2**32)
+    elif what == 1:
+        out[at : at + 4] = pick(rng, (*BOXES, b'irot', b'clap', b'grid', b'iden', b'iovl', b'imir', b'av01'))
+    elif what == 2:
+        out[at - 4 : at - 4] = data[at - 4 : at - 4 + min(size, LONGEST)] * pick(rng, (1, 100))
+    elif name == b'ispe':
+        struct.pack_into('>I', out, at + pick(rng, (8, 12)), pick(rng, (*EXTREMES, 12_000, 32_767)) % 2**32)
+    else:
+        inside = at + 4 + int(rng.integers(max(1, min(size - 8, 200))))
+        if inside < len(out):
+            out[inside] = pick(rng, (0, 1, 2, 127, 128, 255, int(rng.integers(256))))
+    return bytes(out)
+
+
 # ---- PNG --------------------------------------------------------------------------------------------
 
 

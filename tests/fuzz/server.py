@@ -100,7 +100,7 @@ def child(pipe, name, seed, cases, seeds):
         folder, originals = pathlib.Path(folder), {}
         for path in set(formats.seeds_of(form, seeds)):  # and so what is loaded lazily does not count
             place = form.place(folder, str(path))
-            place.write_bytes(path.read_bytes())
+            form.put(place, path.read_bytes())
             for reader_name, reader in form.readers.items():
                 originals[reader_name, str(path)] = attempt(reader, place)[1]
             if len(originals) > 40:
@@ -110,10 +110,11 @@ def child(pipe, name, seed, cases, seeds):
             mutant = formats.mutant(name, seed, case, seeds)
             path = form.place(folder, mutant.seed)
             whole = path.read_bytes() if name == 'checkpoint' else b''
-            path.write_bytes(mutant.data)
+            form.put(path, mutant.data)
             originals.setdefault(('', ''), None)
             record = judge(name, form, mutant, path, Defaults(originals))
-            path.write_bytes(whole)
+            if whole:
+                path.write_bytes(whole)
             print(json.dumps({'end': case, **record}), file=out, flush=True)
 
 
