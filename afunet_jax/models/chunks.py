@@ -1,7 +1,7 @@
 """Computing much in little memory: a function of an image, tile by tile, in place where the input is needed no more.
 
 Exact, without seams: only for functions whose result in a tile depends on that tile alone, such as attention in
-windows, or an MLP of every pixel. A tile's result is written over its input.
+windows, or an MLP of every pixel. A tile's result may be written over its input.
 """
 
 import functools
