@@ -134,13 +134,13 @@ def _read_pth(path: pathlib.Path) -> dict[str, np.ndarray]:
         raise WeightsError(f'{path}: holds a {type(content).__name__}, not a state dict. Cure: {WHERE_FROM}.')
     tensors = {key: content[key] for key in expected_shapes() if isinstance(content.get(key), torch.Tensor)}
     shapes = expected_shapes()
-    for key, tensor in tensors.items():  # before they are copied: a tensor can repeat one stored number without end
-        if tuple(tensor.shape) != shapes[key] or not tensor.is_floating_point():
-            found = f'{key} is {tensor.dtype} {list(tensor.shape)}, not floating-point {list(shapes[key])}'
-            raise WeightsError(f'{path}: not the weights of VGG-19: {found}. Cure: {WHERE_FROM}.')
     try:
+        for key, tensor in tensors.items():  # before they are copied: a tensor can repeat one stored number without end
+            if tuple(tensor.shape) != shapes[key] or not tensor.is_floating_point():
+                found = f'{key} is {tensor.dtype} {list(tensor.shape)}, not floating-point {list(shapes[key])}'
+                raise WeightsError(f'{path}: not the weights of VGG-19: {found}. Cure: {WHERE_FROM}.')
         return {key: tensor.detach().float().numpy() for key, tensor in tensors.items()}
-    except (TypeError, NotImplementedError, RuntimeError) as error:  # sparse tensors, tensors without data
+    except (TypeError, NotImplementedError, RuntimeError) as error:  # tensors that are sparse, nested or without data
         raise _unreadable(path, 'file of plain tensors', error) from error
 
 

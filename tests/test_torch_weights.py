@@ -407,20 +407,22 @@ def test_nothing_runs_that_a_file_brings_along(tmp_path, state, kind):
         assert trap.path.exists()
 
 
-@pytest.mark.parametrize('kind', ['float16', 'bfloat16', 'sparse', 'meta'])
+@pytest.mark.parametrize('kind', ['float16', 'bfloat16', 'sparse', 'meta', 'nested', 'quantised'])
 def test_unusual_tensors_are_read_or_a_clear_error(tmp_path, kind):
     tensor = {
         'bfloat16': lambda: torch.ones(3, dtype=torch.bfloat16),
         'float16': lambda: torch.ones(3, dtype=torch.float16),
         'sparse': lambda: torch.eye(3).to_sparse(),
         'meta': lambda: torch.ones(3, device='meta'),
+        'nested': lambda: torch.nested.nested_tensor([torch.ones(3), torch.ones(2)]),
+        'quantised': lambda: torch.quantize_per_tensor(torch.ones(3), 0.1, 0, torch.quint8),
     }[kind]()
     path = tmp_path / 'weights.pth'
     torch.save({'a': tensor}, path)
     try:
         found = torch_weights.read_pth(path)
     except WeightsError as error:
-        assert kind in ('sparse', 'meta') and 'weights.pth' in str(error) and 'dense' in str(error)
+        assert kind not in ('float16', 'bfloat16') and 'weights.pth' in str(error) and 'dense' in str(error)
     else:
         assert kind in ('float16', 'bfloat16') and set(found) == {'a'} and np.asarray(found['a'], np.float32).max() == 1
 

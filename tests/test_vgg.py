@@ -210,7 +210,8 @@ BIAS = 'features.0.bias'
 @pytest.mark.parametrize('change', [
     lambda value: torch.zeros(1).expand(2**40), lambda value: torch.zeros(1).expand(2**20, 2**20), lambda value: value.to_sparse(),
     lambda value: value.new_empty(value.shape, device='meta'), lambda value: torch.full((64,), 1e300, dtype=torch.float64),
-    lambda value: value.to(torch.complex64),
+    lambda value: value.to(torch.complex64), lambda value: torch.nested.nested_tensor([value, value[:3]]),
+    lambda value: torch.quantize_per_tensor(value, 0.1, 0, torch.quint8),
 ])  # fmt: skip
 def test_tensors_in_a_pth_that_are_no_plain_numbers_are_refused(state_dict, tmp_path, change):
     torch.save({**state_dict, BIAS: change(state_dict[BIAS])}, tmp_path / 'vgg19.pth')
