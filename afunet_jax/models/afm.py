@@ -121,7 +121,7 @@ class SAM(nn.Module):
             DropPath(self.drop_path)(len(d), train, positions),
         )
         f = _of_kind(align_tile, self.execution.attention, self.window)
-        tile = self.execution.tile(d.shape)
+        tile = self.execution.tile(d.shape, 1)
         images = {'d': d, 'alpha': alpha}
         r = map_tiles(f, weights, images, {}, tile, self.execution.recompute, over='alpha')
         r = r + DepthwiseConv3x3(name='depthwise')(r)
@@ -215,7 +215,7 @@ class CFM(nn.Module):
         layers = [Dense(channels, use_bias=False, name=name) for name in ('query', 'key', 'value', 'projection')]
         weights = tuple(layer.weights(channels)[0] for layer in layers)
         temperature = self.param('temperature', nn.initializers.ones, (self.heads,))
-        h = x + attention.channel_attention(w, x + w, weights, temperature, self.execution.tile(x.shape))
+        h = x + attention.channel_attention(w, x + w, weights, temperature, self.execution.tile(x.shape, 1))
         return h + DepthwiseConv3x3(name='depthwise')(h)
 
 

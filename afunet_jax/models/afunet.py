@@ -104,7 +104,7 @@ class AFUNet(nn.Module):
         scale, bias = (jnp.split(weights, 3) for weights in LayerNorm(name='shallow_norm').weights(self.width))
         images = {f'f_{i}': f for i, f in enumerate(features)}
         execution = self._execution()
-        tile, parts, after = execution.tile(features[0].shape), [], features[-1]
+        tile, parts, after = execution.tile(features[0].shape, 1), [], features[-1]
         for i in range(3):
             f = _normalised_part(f'f_{i}', self.dtype)
             parts.append(map_tiles(f, (scale[i], bias[i]), images, {}, tile, execution.recompute, after=after))

@@ -10,6 +10,7 @@ import jax
 from afunet_jax.models import chunks
 
 CPU_CHUNK = 32  # windows at once: fastest of 4 to 128 on two cores, forward and backward
+EXPOSURES = 3  # whose features make up the widest maps
 ATTENTIONS = ('plain', 'fused')
 
 _for_any_device = contextvars.ContextVar('for_any_device', default=False)
@@ -20,7 +21,8 @@ class Execution:
     """How the network is computed. Changes speed and memory, and no value beyond rounding.
 
     Attributes:
-        chunk_windows: windows at once; 0: all; -1: `CPU_CHUNK` on a CPU, where a chunk stays in the cache, else all.
+        chunk_windows: windows of the widest maps at once; 0: all; -1: `CPU_CHUNK` on a CPU, where a chunk stays in the
+            cache, else all.
         remat: whether a gradient computes the inside of a block anew instead of keeping it: 'on', 'off', or
             'auto': on a CPU. In chunks it always does.
         attention: of windows, 'plain' by XLA, 'fused' by one kernel on a GPU (see `fused_attention`).
@@ -37,12 +39,16 @@ class Execution:
         """Windows at once, 0 for all, with the default of this machine filled in."""
         return (CPU_CHUNK if on_cpu() else 0) if self.chunk_windows < 0 else self.chunk_windows
 
-    def tile(self, shape: tuple[int, ...]) -> tuple[int, int]:
-        """Size of the tiles in which images `[B, H, W, ...]` are computed, see `chunks.map_tiles`."""
+    def tile(self, shape: tuple[int, ...], exposures: int = EXPOSURES) -> tuple[int, int]:
+        """Size of the tiles in which images `[B, H, W, ...]` are computed, see `chunks.map_tiles`.
+
+        `exposures`: of how many the maps are; those of one are narrower, and take more windows at once.
+        """
         batch, *size = shape[:3]
         if self.at_once and not all(isinstance(side, int) for side in size):
             return self.window, size[1]  # sizes are symbols: a row of windows
-        return chunks.largest_tile(tuple(size), self.window, self.at_once // batch) if self.at_once else tuple(size)
+        windows = EXPOSURES // exposures * self.at_once // batch
+        return chunks.largest_tile(tuple(size), self.window, windows) if self.at_once else tuple(size)
 
     @property
     def recompute(self) -> bool:
