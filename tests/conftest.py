@@ -12,7 +12,9 @@ import tempfile
 import chromium
 import jax
 import pytest
+import small
 
+small.heed_signals()
 _COMPILED = tempfile.TemporaryDirectory()  # programs that tests start share it; nothing is left behind
 os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', _COMPILED.name)
 

@@ -215,6 +215,7 @@ def main() -> int:
     parser.add_argument('--usual', type=float, help='seconds of a run that need not compile; measured by default')
     parser.add_argument('--seconds', type=float, default=float('inf'), help='begin no trial after these')
     flags = parser.parse_args()
+    small.heed_signals()
     out = flags.out.absolute()
     out.mkdir(parents=True, exist_ok=True)
     if jax.config.jax_compilation_cache_dir is None:

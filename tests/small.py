@@ -2,18 +2,29 @@
 
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 
 import numpy as np
 
-from afunet_jax import hdr, image_io
+from afunet_jax import hdr, image_io, signals
 
 ROOT = pathlib.Path(__file__).parent.parent
 MODEL = {
     'num_stages': 1, 'width': 6, 'sfm_depth': 2, 'sfm_heads': 1, 'sam_heads': 1, 'cfm_heads': 1,
     'window_size': 8, 'mlp_ratio': 2, 'drop_path': 0.5,
 }  # fmt: skip
+
+
+def heed_signals():
+    """Programs started from here end by signals, also where a shell has us ignore them: it does so for SIGINT behind `&`.
+
+    What is ignored is inherited, and stays ignored in the programs, as it should.
+    """
+    for number in signals.SIGNALS:
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
 
 
 def write_scene(folder, height=40, width=56, evs=(0, 2, 4), seed=0, label=True):
