@@ -25,8 +25,9 @@ MOST_BYTES = 6_000_000  # of a file that comes with the package
 
 
 def describe(
-    about: dict[str, Any], found: Mapping[str, list[dict[str, Any]]], data: dict[str, Any], commit: str, license: str
-) -> dict[str, Any]:
+    about: dict[str, Any], found: Mapping[str, list[dict[str, Any]]], data: dict[str, Any], commit: str, license: str,
+    before: Sequence[dict[str, Any]] = (),
+) -> dict[str, Any]:  # fmt: skip
     """The description that goes into the file.
 
     Args:
@@ -35,14 +36,20 @@ def describe(
         data: the manifest of the training data.
         commit: of the code that trained.
         license: of the weights, an SPDX name.
+        before: of the checkpoints of earlier trainings, each of which began with the weights of the one before.
     """
-    config = {**about['config'], 'data': {**about['config'].get('data', {}), **dict.fromkeys(PLACES, '')}}
+    config = _without_places(about['config'])
     return {
         'model': config['model'], 'config': config, 'step': about['step'],
         'validation': about.get('validation'), 'recipe': {key: data[key] for key in data if key != 'scenes'},
+        'before': [{'step': one['step'], 'config': _without_places(one['config'])} for one in before],
         'commit': commit, 'license': license,
         'figures': {group: reports.means(rows) for group, rows in found.items()},
     }  # fmt: skip
+
+
+def _without_places(config: Mapping[str, Any]) -> dict[str, Any]:
+    return {**config, 'data': {**config.get('data', {}), **dict.fromkeys(PLACES, '')}}
 
 
 def groups(results: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
@@ -85,6 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog='python -m afunet_jax.packaging', description=__doc__.splitlines()[0])
     add = parser.add_argument
     add('--workdir', required=True, help='of train.py; its best parameters are taken')
+    add('--before', action='append', default=[], metavar='DIR', help='workdir whose weights it began with; once each, in order')
     add('--results', required=True, type=pathlib.Path, metavar='DIR', help='what eval.py has written for them')
     add('--data', required=True, type=pathlib.Path, metavar='FILE', help='manifest of the training data')
     add('--out', type=pathlib.Path, default=safetensors_weights.PACKAGED, metavar='FILE')
@@ -92,14 +100,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add('--license', default=LICENSE, help=f'an SPDX name; by default {LICENSE}')
     flags = parser.parse_args(arguments)
     about, params = checkpoints.load_checkpoint(flags.workdir)
+    before = [checkpoints.load_checkpoint(workdir)[0] for workdir in flags.before]
     data = _json(flags.data)
     found = groups(_json(flags.results / RESULTS), data)
-    text = describe(about, found, data, flags.commit or _commit(), flags.license)
+    text = describe(about, found, data, flags.commit or _commit(), flags.license, before)
     safetensors_weights.write(flags.out, params, text)
     for group, rows in found.items():
         print(f'{group}, {len({row["scene"] for row in rows})} scenes\n{reports.scores_table(rows)}\n')
-    size = flags.out.stat().st_size
-    print(f'{flags.out}: {afunet.count_parameters(params):,} parameters of step {about["step"]}, {size / 1e6:.2f} MB')
+    size, steps = flags.out.stat().st_size, ' + '.join(f'{one["step"]:,}' for one in [*before, about])
+    print(f'{flags.out}: {afunet.count_parameters(params):,} parameters of {steps} steps, {size / 1e6:.2f} MB')
     if size > MOST_BYTES:
         print(f'larger than the {MOST_BYTES / 1e6:.0f} MB that a package should carry', file=sys.stderr)
     return 0

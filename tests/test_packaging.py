@@ -48,11 +48,20 @@ def test_the_file_holds_the_best_parameters_and_what_they_are(flags, tmp_path, c
         'format_version': 1, 'model': small.MODEL, 'step': 1,
         'config': {'model': small.MODEL, 'seed': 3, 'data': {'dir': '', 'prepared_dir': '', 'layout': 'synthetic'}},
         'validation': {'psnr_mu': 30.0}, 'recipe': {'seed': 8}, 'commit': 'abc', 'license': 'MIT', 'figures': FIGURES,
+        'before': [],
     }  # fmt: skip
     expected = checkpoints.load_params(tmp_path / 'run')
     jax.tree.map(np.testing.assert_array_equal, params, expected)
     told = capsys.readouterr().out
-    assert 'of step 1' in told and 'moving, 2 scenes' in told and 'static, 1 scenes' in told
+    assert 'of 1 steps' in told and 'moving, 2 scenes' in told and 'static, 1 scenes' in told
+
+
+def test_the_file_tells_of_earlier_trainings_in_order(flags, tmp_path, capsys):
+    assert packaging.main([*flags, f'--before={tmp_path}/run/checkpoints/2', f'--before={tmp_path}/run']) == 0
+    about, _ = safetensors_weights.read(tmp_path / 'w.safetensors')
+    assert [one['step'] for one in about['before']] == [2, 1]
+    assert about['before'][0]['config'] == about['config']
+    assert 'of 2 + 1 + 1 steps' in capsys.readouterr().out
 
 
 def test_scenes_of_another_data_set_are_refused(flags, tmp_path, capsys):
