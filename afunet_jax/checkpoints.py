@@ -20,6 +20,7 @@ import pathlib
 import shutil
 import sys
 import threading
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -39,6 +40,7 @@ LATEST, BEST = 'checkpoints', 'best'
 CONFIG_FILE = 'config.json'
 LOCK = 'run.lock'
 STATE, PARAMS, ABOUT = 'state', 'params', 'about'  # items of a checkpoint
+CLEARING_SECONDS = 5.0
 SAVING = '.saving'  # begins the names of folders that are being written
 UNFINISHED = (f'{SAVING}*', '*.orbax-checkpoint-tmp*')  # left by killed processes; the second by format version 1
 MOST_SHAPE = 50  # characters of a shape in a message
@@ -224,8 +226,15 @@ class _Folder:
             self._put(temporary, step)
         except BaseException as error:  # is raised by the thread that trains
             self._error = error
-            for part in self.path.glob(f'{SAVING}*'):
+            self._clear()
+
+    def _clear(self) -> None:
+        """Removes what a failed save has left. Orbax's threads go on writing for a moment after the error."""
+        end = time.monotonic() + CLEARING_SECONDS
+        while (parts := list(self.path.glob(f'{SAVING}*'))) and time.monotonic() < end:
+            for part in parts:
                 shutil.rmtree(part, ignore_errors=True)
+            time.sleep(0.1)
 
     def _write(self, path: pathlib.Path, items: Mapping[str, Any], about: Mapping[str, Any]) -> None:
         args = {item: ocp.args.StandardSave(tree) for item, tree in items.items()}
