@@ -166,9 +166,9 @@ class SwinBlock(nn.Module):
         if not self.shift:
             return map_tiles(f, weights, {'x': x}, {'regions': None}, tile, recompute, over='x')
         regions = jnp.asarray(windows.shift_regions(*x.shape[1:3], self.window, self.shift))
-        x = jnp.roll(x, (-self.shift, -self.shift), (1, 2))
+        x = windows.shift(x, -self.shift)
         x = map_tiles(f, weights, {'x': x}, {'regions': regions}, tile, recompute, over='x')
-        return jnp.roll(x, (self.shift, self.shift), (1, 2))
+        return windows.shift(x, self.shift)
 
     def _weights(self, channels: int) -> tuple[Any, ...]:
         fc1, fc2 = Mlp(self.mlp_ratio * channels, channels, name='mlp').weights(channels)

@@ -13,7 +13,7 @@ from afunet_jax.models.execution import Execution, on_cpu
 
 INIT_STD = 0.02
 NORM_EPSILON = 1e-5  # added to the variance
-STRIP_PIXELS = 1024  # of a strip of a convolution on a CPU, in rows, at least one: its patches stay in the cache
+STRIP_PIXELS = 2048  # of a strip of a convolution on a CPU, in rows, at least one: its patches stay in the cache
 INIT = nn.initializers.normal(INIT_STD)  # of every weight and position table; biases start at 0
 
 

@@ -10,6 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from afunet_jax.models.chunks import memory_like
+from afunet_jax.models.execution import on_cpu
+
 OTHER_REGION = -100.0  # added to the logits of pixels that the cyclic shift brought together
 
 
@@ -25,6 +28,33 @@ def merge(x: jax.Array, shape: tuple[int, int, int], window: int) -> jax.Array:
     batch, height, width = shape
     x = x.reshape(batch, height // window, width // window, window, window, x.shape[-1])
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height, width, x.shape[-1])
+
+
+def shift(image: jax.Array, by: int) -> jax.Array:
+    """The cyclic shift of `[B, H, W, C]` by so many pixels down and to the right; by < 0: up and to the left."""
+    return _shift_in_place(image, by) if on_cpu() else jnp.roll(image, (by, by), (1, 2))
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def _shift_in_place(image: jax.Array, by: int) -> jax.Array:
+    """Four pieces into one new image: on a CPU twice as fast as `jnp.roll`, which copies all, axis by axis."""
+    height, width = image.shape[1:3]
+    result = memory_like(image, image)
+    for rows, to_row in _pieces(height, by):
+        for columns, to_column in _pieces(width, by):
+            result = jax.lax.dynamic_update_slice(result, image[:, rows, columns], (0, to_row, to_column, 0))
+    return result
+
+
+_shift_in_place.defvjp(
+    lambda image, by: (_shift_in_place(image, by), None), lambda by, _, gradient: (_shift_in_place(gradient, -by),)
+)
+
+
+def _pieces(side: int, by: int) -> list[tuple[slice, int]]:
+    """Which pixels of a row of so many go where: a slice, and the place of its first pixel."""
+    start = side - by if by > 0 else -by  # of the pixels that come first
+    return [(slice(start, side), 0), (slice(0, start), side - start)]
 
 
 @functools.lru_cache(maxsize=None)

@@ -1,5 +1,6 @@
 """Windows: against slow loops over pixels."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -42,3 +43,11 @@ def test_shift_mask_separates_the_nine_regions(height, width):
         (yi, xi), (yj, xj) = ((top + p // 8, left + p % 8) for p in (i, j))
         same = region(yi, height) == region(yj, height) and region(xi, width) == region(xj, width)
         assert mask[n, i, j] == (0 if same else -100)
+
+
+@pytest.mark.parametrize(('height', 'width', 'by'), [(8, 16, 4), (8, 16, -4), (24, 8, -4), (5, 7, 3), (5, 7, -1)])
+def test_shifts_and_their_gradients_are_numpy_s_roll(height, width, by):
+    image, gradient = np.random.default_rng(0).normal(size=(2, 2, height, width, 3)).astype(np.float32)
+    shifted, pull = jax.vjp(lambda x: windows.shift(x, by), image)
+    np.testing.assert_array_equal(shifted, np.roll(image, (by, by), (1, 2)))
+    np.testing.assert_array_equal(pull(gradient)[0], np.roll(gradient, (-by, -by), (1, 2)))
