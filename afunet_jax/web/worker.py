@@ -61,7 +61,8 @@ class Order:
 def serve(connection: Connection, weights: str, memory_limit: float, root: pathlib.Path) -> None:
     """Takes orders until the server ends; then the folder `root` is removed, whatever happened to the server."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; the server decides
-    threading.Thread(target=_end_with_parent, args=(root,), daemon=True).start()
+    watch = threading.Thread(target=_end_with_parent, args=(root,), daemon=True)
+    watch.start()
     parallel.use_compilation_cache()
     try:
         merger = BracketMerger(weights, memory_limit)
@@ -69,9 +70,10 @@ def serve(connection: Connection, weights: str, memory_limit: float, root: pathl
         connection.send((UNUSABLE, str(error)))
         return
     connection.send((READY, merger.about))
-    with contextlib.suppress(EOFError, BrokenPipeError):
+    with contextlib.suppress(EOFError, ConnectionError):
         while True:
             connection.send(_answer(merger, connection.recv(), lambda *stage: connection.send((STAGE, *stage))))
+    watch.join()  # the server is gone: this process ends when the folder is removed, not before
 
 
 def _end_with_parent(root: pathlib.Path) -> None:
