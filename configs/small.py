@@ -1,11 +1,17 @@
-"""The small network whose weights come with the package: one stage, trained in 90 minutes on two CPU cores.
+"""The small network whose weights come with the package: one stage, trained in two hours on two CPU cores.
 
     python -m afunet_jax.data.brackets --hdr=HDR_IMAGES --out=data/brackets --train=300 --validation=12 --test=30 --seed=1
     python train.py --config=configs/small.py --workdir=runs/small
-    python eval.py --config=configs/small.py --weights=runs/small --out=runs/small/eval
-    python -m afunet_jax.packaging --workdir=runs/small --results=runs/small/eval --data=data/brackets/brackets.json
+    python train.py --config=configs/small.py --workdir=runs/small_2 --weights=runs/small \\
+        --config.seed=444 --config.optimizer.learning_rate=1e-3
+    python train.py --config=configs/small.py --workdir=runs/small_3 --weights=runs/small_2 \\
+        --config.seed=555 --config.optimizer.learning_rate=6e-4 --config.train.steps=10000
+    python eval.py --config=configs/small.py --weights=runs/small_3 --out=runs/small_3/eval
+    python -m afunet_jax.packaging --before=runs/small --before=runs/small_2 --workdir=runs/small_3 \\
+        --results=runs/small_3/eval --data=data/brackets/brackets.json
 
-HDR_IMAGES is a folder of the images in afunet_jax/data/brackets/sources.csv.
+HDR_IMAGES is a folder of the images in afunet_jax/data/brackets/sources.csv. A training begins anew with a high
+learning rate from the weights of the one before: so sittings add up whose number nobody knows at the start.
 """
 
 from configs import default
