@@ -60,7 +60,7 @@ def ours_data(work: works.Work) -> Run:
     stream = batches.train_batches(
         store, batch_size=work.batch, crop_size=works.CROP, crops_per_scene=100, augmentation='flips', seed=SEED
     )
-    return lambda: next(stream)['input'].shape
+    return lambda: [next(stream)['input'].shape for _ in range(works.DATA_BATCHES)]
 
 
 def twin(work: works.Work, compiled: bool = False) -> Run:
@@ -123,7 +123,7 @@ def twin_data(work: works.Work) -> Run:
             return torch.from_numpy(x.transpose(2, 0, 1).copy()), torch.from_numpy(y.transpose(2, 0, 1).copy())
 
     stream = iter(torch.utils.data.DataLoader(Crops(), work.batch, num_workers=2, prefetch_factor=4))
-    return lambda: np.asarray(next(stream)[0].permute(0, 2, 3, 1).shape)
+    return lambda: [tuple(next(stream)[0].permute(0, 2, 3, 1).shape) for _ in range(works.DATA_BATCHES)]
 
 
 def set_up(side: str, work: works.Work) -> Run:

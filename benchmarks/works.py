@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 
 CROP = 128  # pixels, side of a training crop
+DATA_BATCHES = 100  # of the data pipeline in one run: far more than are prepared ahead
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +37,7 @@ WORKS = {
     'train_1': Work('train', 1, CROP, CROP, 5, 1e-4),
     'train_4': Work('train', 4, CROP, CROP, 3, 1e-4),
     'train_6': Work('train', 6, CROP, CROP, 3, 1e-4),
-    'data': Work('data', 4, 1000, 1500, 20, 1e-5),
+    'data': Work('data', 4, 1000, 1500, 5, 1e-5),  # DATA_BATCHES: 400 crops
     'start': Work('start', 1, CROP, CROP, 2, 1e-4),
 }
 
