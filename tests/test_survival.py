@@ -471,8 +471,8 @@ from afunet_jax.models import afunet
 model = afunet.build({**small.MODEL, 'sfm_depth': 1, 'ablation': 'M1'})
 network = evaluation.Network(model, afunet.init_params(model, 0), pad_to=8)
 rng = np.random.default_rng(0)
-for i in range(int(sys.argv[1])):
-    height, width = 16 + 8 * (i % 20), 16 + 8 * (i // 20 + 19 - i % 20)  # about the same area
+for i, size in enumerate(rng.permutation(int(sys.argv[1]))):  # small and large ones in all thirds
+    height, width = 16 + 8 * (size % 20), 16 + 8 * (size // 20 + 19 - size % 20)
     label = rng.random((height, width, 3), np.float32)
     scene = Scene('x', np.full((3, height, width, 3), 1000, np.uint16), np.array([0, 2, 4], np.float32), label)
     row, = evaluation.evaluate({'network': network}, [scene])
