@@ -40,7 +40,7 @@ LATEST, BEST = 'checkpoints', 'best'
 CONFIG_FILE = 'config.json'
 LOCK = 'run.lock'
 STATE, PARAMS, ABOUT = 'state', 'params', 'about'  # items of a checkpoint
-CLEARING_SECONDS = 5.0
+CLEARING_SECONDS = 5.0  # to remove what a failed save has left, at most
 SAVING = '.saving'  # begins the names of folders that are being written
 UNFINISHED = (f'{SAVING}*', '*.orbax-checkpoint-tmp*')  # left by killed processes; the second by format version 1
 MOST_SHAPE = 50  # characters of a shape in a message
@@ -118,7 +118,8 @@ class Checkpoints:
         path = self._latest.path / str(step)
         verified = _verify(path)
         about = _about(path, verified)
-        found = [_read_arrays(path / item, like, verified) for item, like in ((PARAMS, params), (STATE, state))]
+        found = [_read_arrays(path / item, like, _described(path / item, verified), verified)
+                 for item, like in ((PARAMS, params), (STATE, state))]  # fmt: skip
         return *found, about
 
     def restore_newest(self, params: Any, state: Any) -> tuple[int, Any, Any, dict[str, Any]] | None:
@@ -349,13 +350,12 @@ def _described(path: pathlib.Path, verified: bool) -> dict[str, dict[str, Any]]:
         raise _unreadable(path.parent, error, verified) from error
 
 
-def _check_described(path: pathlib.Path, like: Any, verified: bool) -> None:
+def _check_described(path: pathlib.Path, like: Any, described: Mapping[str, Mapping[str, Any]], verified: bool) -> None:
     """Holds stored arrays against a tree before any is read: TensorStore takes the memory that a description asks for.
 
     Raises:
         CheckpointError: an array is missing, of another shape or type, or stored in a way that nothing here writes.
     """
-    described = _described(path, verified)
     for key, leaf in jax.tree_util.tree_leaves_with_path(like):
         name = jax.tree_util.keystr(key, simple=True, separator='.')
         if name not in described:
@@ -382,9 +382,9 @@ def _is_plain(about: Mapping[str, Any]) -> bool:
     return fits and kind in PACKINGS and not about.get('filters')
 
 
-def _read_arrays(path: pathlib.Path, like: Any, verified: bool) -> Any:
-    """A tree of NumPy arrays with the shapes and types of `like`."""
-    _check_described(path, like, verified)
+def _read_arrays(path: pathlib.Path, like: Any, described: Mapping[str, Mapping[str, Any]], verified: bool) -> Any:
+    """A tree of NumPy arrays with the shapes and types of `like`; `described` is what is said of them."""
+    _check_described(path, like, described, verified)
     try:
         with _reader(ocp.StandardCheckpointHandler) as reader:
             found = jax.tree.map(np.asarray, reader.restore(path, args=ocp.args.StandardRestore(like)))
@@ -571,16 +571,16 @@ def load_checkpoint(path: str | pathlib.Path) -> tuple[dict[str, Any], dict[str,
 def _load(path: pathlib.Path) -> tuple[dict[str, Any], dict[str, Any]]:
     verified = _verify(path)
     about = _about(path, verified)
-    stored = {name.replace('.', '/'): array['shape'] for name, array in _described(path / PARAMS, verified).items()}
+    described = _described(path / PARAMS, verified)
+    stored = {name.replace('.', '/'): array['shape'] for name, array in described.items()}
     try:
         model = afunet.build(about['config']['model'])
         safetensors_weights.check_extent(path, model, stored)
         shapes = afunet.parameter_shapes(model)
     except (LookupError, TypeError, ValueError, ArithmeticError, WeightsError, ConfigError) as error:
         raise _unreadable(path, error, verified) from error
-    _check_described(path / PARAMS, jax.tree.map(_without_memory, shapes), verified)
-    template = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), shapes)
-    return about, _read_arrays(path / PARAMS, template, verified)
+    template = jax.tree.map(_without_memory, shapes)
+    return about, _read_arrays(path / PARAMS, template, described, verified)
 
 
 def _without_memory(shape: jax.ShapeDtypeStruct) -> np.ndarray:
