@@ -7,11 +7,9 @@ read. Such a run is a .zip here, `put` makes the folder of it and its manifests.
 import contextlib
 import functools
 import hashlib
-import io
 import json
 import pathlib
 import shutil
-import zipfile
 import zlib
 from unittest import mock
 
@@ -21,7 +19,7 @@ import tensorstore
 from fuzz import mutations, values
 from fuzz.formats import DAMAGED_ALREADY, Format, Wrong
 from fuzz.mutations import pick
-from fuzz.trees import MODEL, params
+from fuzz.trees import MODEL, params, zip_entries, zip_of
 
 from afunet_jax import checkpoints, manifest
 from afunet_jax.models import afunet
@@ -81,19 +79,6 @@ def read_checkpoint(path):
 # ---- a whole run ------------------------------------------------------------------------------------
 
 
-def entries(data: bytes) -> dict[str, bytes]:
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        return {info.filename: archive.read(info) for info in archive.infolist()}
-
-
-def packed(content: dict[str, bytes]) -> bytes:
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, 'w') as archive:
-        for name, data in content.items():
-            archive.writestr(zipfile.ZipInfo(name), data)
-    return out.getvalue()
-
-
 def store(folder: pathlib.Path):
     """The arrays' descriptions and chunks, by name."""
     return tensorstore.KvStore.open({'driver': 'ocdbt', 'base': f'file://{folder}/'}).result()
@@ -107,14 +92,14 @@ def build_zip(folder):
     described = {name.decode(): arrays.read(name).result().value.decode('latin-1') for name in arrays.list().result()}
     content['arrays.json'] = json.dumps(described).encode()
     shutil.rmtree(folder / 'run')
-    (folder / 'run.zip').write_bytes(packed(content))
+    (folder / 'run.zip').write_bytes(zip_of(content))
 
 
 def put(path, data):
     """The folder `run` beside the path, with manifests that are right where the .zip has none."""
     shutil.rmtree(path.parent / 'run', ignore_errors=True)
     changes: dict[pathlib.Path, list] = {}
-    for name, content in entries(data).items():
+    for name, content in zip_entries(data).items():
         if name.startswith((ARRAY, GONE)):
             kind, where, key = name.split(':', 2)
             changes.setdefault(path.parent / where, []).append((key, content if f'{kind}:' == ARRAY else None))
@@ -140,13 +125,13 @@ def hostile(damage):
 
     @functools.wraps(damage)
     def damaged(rng, data, other):
-        content = entries(data)
+        content = zip_entries(data)
         for place in places() if rng.random() < 0.5 else [pick(rng, places())]:
             try:
                 damage(rng, content, place)
             except DAMAGED_ALREADY:
                 content[CONFIG_PLACE] = mutations.extreme(rng, content[CONFIG_PLACE], b'')
-        return packed(content)
+        return zip_of(content)
 
     return damaged
 
@@ -202,9 +187,9 @@ def description(rng, content, place):
 
 def configuration(rng, data, other):
     """config.json of the run alone."""
-    content = entries(data)
+    content = zip_entries(data)
     content[CONFIG_PLACE] = json_or_bytes(rng, content[CONFIG_PLACE], content[CONFIG_PLACE])
-    return packed(content)
+    return zip_of(content)
 
 
 @hostile

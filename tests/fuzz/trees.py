@@ -36,6 +36,19 @@ def params():
     return afunet.init_params(afunet.build(MODEL), 0)
 
 
+def zip_entries(data):
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return {info.filename: archive.read(info) for info in archive.infolist()}
+
+
+def zip_of(content, compression=zipfile.ZIP_STORED):
+    out = io.BytesIO()
+    with zipfile.ZipFile(out, 'w') as archive:
+        for name, data in content.items():
+            archive.writestr(zipfile.ZipInfo(name), data, compression)  # without the time: a case is always the same
+    return out.getvalue()
+
+
 def build_pth(folder):
     torch_weights.write_pth(folder / 'ours.pth', params())
     state = torch_weights.read_pth(folder / 'ours.pth')
@@ -50,17 +63,14 @@ def build_pth(folder):
 def pth_pickle(rng, data, other):
     """The pickle inside the archive is damaged; the archive's checksums are right."""
     try:
-        source = zipfile.ZipFile(io.BytesIO(data))
-        entries = [(info, source.read(info)) for info in source.infolist()]
+        content = zip_entries(data)
     except (zipfile.BadZipFile, KeyError, NotImplementedError, RuntimeError, OSError, zlib.error):
         return mutations.extreme(rng, data, other)
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, 'w', pick(rng, (zipfile.ZIP_STORED, zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))) as archive:
-        for info, content in entries:
-            if info.filename.endswith('data.pkl') or rng.random() < 0.02:
-                content = pick(rng, mutations.GENERIC)(rng, content, content)
-            archive.writestr(info.filename, content)
-    return out.getvalue()
+    compression = pick(rng, (zipfile.ZIP_STORED, zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))
+    for name in content:
+        if name.endswith('data.pkl') or rng.random() < 0.02:
+            content[name] = pick(rng, mutations.GENERIC)(rng, content[name], content[name])
+    return zip_of(content, compression)
 
 
 def nested(depth, inner):
@@ -230,17 +240,8 @@ def build_vgg(folder):
     np.savez(folder / 'kinds.npz', **{key: value.astype(np.float16 if 'bias' in key else '>f8') for key, value in arrays.items()})
 
 
-def npz_entries(data):
-    with zipfile.ZipFile(io.BytesIO(data)) as archive:
-        return {info.filename: archive.read(info) for info in archive.infolist()}
-
-
 def npz_of(rng, content):
-    out = io.BytesIO()
-    with zipfile.ZipFile(out, 'w', pick(rng, (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED))) as archive:
-        for name, data in content.items():
-            archive.writestr(name, data)
-    return out.getvalue()
+    return zip_of(content, pick(rng, (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)))
 
 
 NPY_HEADERS = {
@@ -258,7 +259,7 @@ def zeros(size):
 
 def npz_header(rng, data, other):
     """The header of an array says something else; some of the arrays unpack to what it says. Checksums are right."""
-    content = npz_entries(data)
+    content = zip_entries(data)
     for name in [pick(rng, list(content)) for _ in range(pick(rng, (1, 1, 3)))]:
         entry = content[name]
         (length,) = struct.unpack_from('<H', entry, 8)
@@ -276,7 +277,7 @@ def npz_header(rng, data, other):
 
 def npz_content(rng, data, other):
     """Arrays of other values and kinds, entries missing or besides."""
-    content = npz_entries(data)
+    content = zip_entries(data)
     for name in [pick(rng, list(content)) for _ in range(pick(rng, (1, 1, 3)))]:
         array = np.load(io.BytesIO(content[name]))
         new = pick(rng, (
