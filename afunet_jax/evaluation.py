@@ -26,7 +26,7 @@ SMALL_IMAGES = ('error', 'pad_to_window')
 NETWORK = 'AFUNet'
 PSNR_AND_SSIM = ('psnr_l', 'psnr_mu', 'ssim_l', 'ssim_mu')
 FEWER_WINDOWS = (4096, 512, 64, 8)  # computed at once, tried in turn where an image does not fit into memory
-KEPT_PROGRAMS = 16  # compiled for the image sizes that were used last; older ones are dropped; see also `sizes`
+KEPT_PROGRAMS = sizes.KEPT  # compiled for the image sizes that were used last; older ones are dropped
 GB = 1e9  # bytes
 
 

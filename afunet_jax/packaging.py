@@ -92,7 +92,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog='python -m afunet_jax.packaging', description=__doc__.splitlines()[0])
     add = parser.add_argument
     add('--workdir', required=True, help='of train.py; its best parameters are taken')
-    add('--before', action='append', default=[], metavar='DIR', help='workdir whose weights it began with; once each, in order')
+    add('--before', action='append', default=[], metavar='DIR',
+        help='workdir of an earlier training, whose weights the next began with; once each, in order')  # fmt: skip
     add('--results', required=True, type=pathlib.Path, metavar='DIR', help='what eval.py has written for them')
     add('--data', required=True, type=pathlib.Path, metavar='FILE', help='manifest of the training data')
     add('--out', type=pathlib.Path, default=safetensors_weights.PACKAGED, metavar='FILE')

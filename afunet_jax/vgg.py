@@ -132,8 +132,8 @@ def _read_pth(path: pathlib.Path) -> dict[str, np.ndarray]:
         raise WeightsError(f'{error}. Cure: turn the file into an .npz of the same keys, or: {WHERE_FROM}.') from error
     if not isinstance(content, Mapping):
         raise WeightsError(f'{path}: holds a {type(content).__name__}, not a state dict. Cure: {WHERE_FROM}.')
-    tensors = {key: content[key] for key in expected_shapes() if isinstance(content.get(key), torch.Tensor)}
     shapes = expected_shapes()
+    tensors = {key: content[key] for key in shapes if isinstance(content.get(key), torch.Tensor)}
     try:
         for key, tensor in tensors.items():  # before they are copied: a tensor can repeat one stored number without end
             if tuple(tensor.shape) != shapes[key] or not tensor.is_floating_point():

@@ -13,7 +13,7 @@ from afunet_jax.models.execution import Execution, on_cpu
 
 INIT_STD = 0.02
 NORM_EPSILON = 1e-5  # added to the variance
-STRIP_PIXELS = 2048  # of a strip of a convolution on a CPU, in rows, at least one: its patches stay in the cache
+STRIP_PIXELS = 2048  # of a strip of a convolution on a CPU, in rows, at least one: what is made of it stays in the cache
 INIT = nn.initializers.normal(INIT_STD)  # of every weight and position table; biases start at 0
 
 
@@ -293,26 +293,31 @@ def depthwise_in_strips(x: jax.Array, kernel: jax.Array) -> jax.Array:
     wide = _wide(kernel, x.shape[2])
 
     def put(result: jax.Array, first: jax.Array, rows: int) -> jax.Array:
-        shifted = _shifted(_reflected(x, first, rows))
-        strip = sum(part.astype(jnp.float32) * weight for part, weight in zip(shifted, wide))
-        return _put(result, strip.reshape(x.shape[0], rows, *x.shape[2:]).astype(x.dtype), first)
+        return _put(result, _depthwise(_reflected(x, first, rows), wide).astype(x.dtype), first)
 
     return _for_strips(put, _memory(x, x.shape[-1]), *x.shape[1:3])
 
 
 def _depthwise_backward(kept: tuple[jax.Array, jax.Array], gradient: jax.Array) -> tuple[jax.Array, jax.Array]:
-    (x, kernel), (batch, height, width, channels) = kept, kept[0].shape
-    flat = gradient.reshape(1, batch * height, -1).astype(jnp.float32)
+    x, kernel = kept
+    batch, height, width, channels = x.shape
+    flat = gradient.reshape(batch * height, -1).astype(jnp.float32)
     ones = jnp.ones((1, batch * height), jnp.float32)  # a sum over rows as a product: XLA sums on one core
-    sums = [ones @ (part.reshape(1, batch * height, -1) * flat)[0] for part in _shifted(reflect_pad(x))]
+    sums = [ones @ (part.reshape(flat.shape) * flat) for part in _shifted(reflect_pad(x))]
     to_kernel = jnp.stack(sums).reshape(3, 3, width, channels).sum(2)
-    around = _shifted(jnp.pad(gradient, ((0, 0), (2, 2), (2, 2), (0, 0))))
-    turned = _wide(kernel[::-1, ::-1], width + 2)
-    to_padded = sum(part.astype(jnp.float32) * weight for part, weight in zip(around, turned))
-    return _unreflected(to_padded.reshape(batch, height + 2, width + 2, channels)).astype(x.dtype), to_kernel
+    around = jnp.pad(gradient, ((0, 0), (2, 2), (2, 2), (0, 0)))
+    to_padded = _depthwise(around, _wide(kernel[::-1, ::-1], width + 2))
+    return _unreflected(to_padded).astype(x.dtype), to_kernel
 
 
 depthwise_in_strips.defvjp(lambda x, kernel: (depthwise_in_strips(x, kernel), (x, kernel)), _depthwise_backward)
+
+
+def _depthwise(padded: jax.Array, wide: jax.Array) -> jax.Array:
+    """`[B, rows + 2, W + 2, C]` to `[B, rows, W, C]`, float32; the kernel from `_wide`."""
+    batch, rows, width, channels = padded.shape
+    total = sum(part.astype(jnp.float32) * weight for part, weight in zip(_shifted(padded), wide, strict=True))
+    return total.reshape(batch, rows - 2, width - 2, channels)
 
 
 def _wide(kernel: jax.Array, width: int) -> jax.Array:
