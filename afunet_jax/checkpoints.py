@@ -50,6 +50,7 @@ DESCRIBED = '/.zarray'  # ends the name of an array's description in Orbax's sto
 PACKINGS = ('zstd', None)  # of chunks; TensorStore unpacks no more of them than a chunk has
 KINDS = {'step': int, 'config': dict, 'data_position': dict, 'log': dict, 'validation': dict}  # in a description
 MOST_CONFIG_BYTES = 10_000_000
+SINCE = {'model.head': 'sigmoid'}  # settings that runs of older releases did not have, and what those did
 
 
 _one_at_a_time = threading.Lock()  # Orbax counts its saves in one place, for all threads
@@ -433,6 +434,7 @@ def check_workdir(workdir: str | pathlib.Path, config: Mapping[str, Any], free: 
             )
         return
     before, now = flat(_read_json(path)), flat(json.loads(json.dumps(config)))
+    before = {**{key: value for key, value in SINCE.items() if key in now}, **before}
     differing = [
         f'{key}: {before.get(key)!r} there, {now.get(key)!r} now'
         for key in sorted({*before, *now})
@@ -519,7 +521,7 @@ def load_weights(path: str | pathlib.Path) -> tuple[dict[str, Any], dict[str, An
 
 def check_architecture(settings: Mapping[str, Any], wanted: Mapping[str, Any], path: str | pathlib.Path) -> None:
     """Raises WeightsError if weights of `settings` do not fit the `wanted` network's architecture."""
-    defaults = {'order': 'AF', 'ablation': 'M4'}  # what PyTorch files do not tell
+    defaults = {'order': 'AF', 'ablation': 'M4', 'head': 'sigmoid'}  # what PyTorch files do not tell
     settings = {**defaults, **settings}
     differing = [
         f'{key} is {settings.get(key)!r} in the weights, {value!r} in the config'

@@ -190,7 +190,7 @@ def to_state_dict(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
     missing, surplus = {path for _, path, _ in table} - set(flat), set(flat) - {path for _, path, _ in table}
     if missing or surplus:
         raise WeightsError(
-            'only the full AFUNet (order AF, ablation M4) can be exported to PyTorch; these parameters lack '
+            'only the full AFUNet (order AF, ablation M4, head sigmoid) can be exported to PyTorch; these parameters lack '
             f'{sorted(missing) or "nothing"} and have {sorted(surplus) or "nothing"} besides'
         )
     state = {key: np.array(LAYOUTS[layout][1](np.asarray(flat[path], np.float32))) for key, path, layout in table}

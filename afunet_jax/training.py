@@ -8,6 +8,7 @@ ends with the same bits as one that nothing disturbed (same machine, same number
 import contextlib
 import math
 import pathlib
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -335,12 +336,21 @@ def _start(model, optimizer, config, saved, batches, weights: str) -> tuple[Trai
     found = _restore_in_turn(saved, params, opt_state)
     if found is None:
         if weights:
-            settings, params = checkpoints.load_weights(weights)
-            checkpoints.check_architecture(settings, config.model, weights)
+            params = _initial_weights(weights, config.model, params)
         return TrainState(np.int32(0), params, opt_state), None
     step, params, opt_state, about = found
     batches.set_state(about['data_position'])
     return TrainState(np.int32(step), params, opt_state), about.get('log', {})
+
+
+def _initial_weights(weights: str, wanted: Any, drawn: dict[str, Any]) -> dict[str, Any]:
+    """The parameters in `weights`. A network that was trained without a blending head gets one, as it was `drawn`."""
+    settings, params = checkpoints.load_weights(weights)
+    if wanted.head == 'blend' and 'blend' not in params:
+        settings, params = {**settings, 'head': wanted.head}, {**params, 'blend': drawn['blend']}
+        print(f'{weights} has no blending head: its parameters start with initial values', file=sys.stderr)
+    checkpoints.check_architecture(settings, wanted, weights)
+    return params
 
 
 def _restore_in_turn(saved: checkpoints.Checkpoints, params: Any, opt_state: Any) -> Any:

@@ -35,6 +35,7 @@ def model() -> ml_collections.ConfigDict:
     c.drop_path = 0.1  # largest rate of stochastic depth
     c.order = 'AF'  # or 'FA': fusion before alignment (Table 5)
     c.ablation = 'M4'  # or 'M1' to 'M3' (Table 4)
+    c.head = 'sigmoid'  # Eq. (16), or 'blend' with the exposures, pixel by pixel (ours, afunet_jax/models/blend.py)
     c.chunk_windows = -1  # windows of the widest maps at once; 0: all; -1: 32 on a CPU, else all. Speed and memory only
     c.remat = 'auto'  # gradients recompute the blocks' inside: 'on', 'off', 'auto': on a CPU. Memory and speed only
     c.attention = 'plain'  # of windows: by XLA, or 'fused': by one kernel on a GPU. Speed and memory only

@@ -92,7 +92,7 @@ def afunet_settings(**change):
     return model
 
 
-@pytest.mark.parametrize('change', [{'width': 12}, {'order': 'FA'}, {'ablation': 'M2'}, {'num_stages': 2}], ids=str)
+@pytest.mark.parametrize('change', [{'width': 12}, {'order': 'FA'}, {'ablation': 'M2'}, {'head': 'blend'}, {'num_stages': 2}], ids=str)
 def test_weights_of_another_architecture_are_refused(change):
     found = {key: value for key, value in small.MODEL.items() if key != 'drop_path'}
     with pytest.raises(WeightsError, match=f'some.pth: .*{next(iter(change))}'):
@@ -424,6 +424,13 @@ def test_a_workdir_is_claimed_once(tmp_path):
         with pytest.raises(CheckpointError, match='another configuration'):
             checkpoints.claim_workdir(tmp_path, other, free=('a.c',))
     assert json.loads((tmp_path / 'config.json').read_text()) == config
+
+
+def test_a_workdir_of_an_older_release_is_claimed_by_what_that_release_did(tmp_path):
+    checkpoints.claim_workdir(tmp_path, {'model': {'width': 72}}, free=())
+    checkpoints.claim_workdir(tmp_path, {'model': {'width': 72, 'head': 'sigmoid'}}, free=())
+    with pytest.raises(CheckpointError, match="model.head: 'sigmoid' there, 'blend' now"):
+        checkpoints.claim_workdir(tmp_path, {'model': {'width': 72, 'head': 'blend'}}, free=())
 
 
 def test_checkpoints_without_their_config_are_not_claimed(workdir):

@@ -230,9 +230,9 @@ def test_signs_of_zero_are_no_change():
     assert differences.sign_changes(image, label, image / 2) > image.size / 2
 
 
-@pytest.mark.parametrize('change', [{'order': 'FA'}, {'ablation': 'M2'}], ids=str)
+@pytest.mark.parametrize('change', [{'order': 'FA'}, {'ablation': 'M2'}, {'head': 'blend'}], ids=str)
 def test_only_the_full_network_can_be_compared(change, batch):
-    with pytest.raises(ConfigError, match='order AF, ablation M4'):
+    with pytest.raises(ConfigError, match='order AF, ablation M4, head sigmoid'):
         compare.compare(dataclasses.replace(MODEL, **change), {}, *batch)
 
 

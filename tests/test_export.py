@@ -74,7 +74,7 @@ def test_fixed_sizes_and_batches(model, params, size, at_once):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize('settings', [{'order': 'FA', 'num_stages': 2}, {'ablation': 'M1'}, {'window_size': 4}])
+@pytest.mark.parametrize('settings', [{'order': 'FA', 'num_stages': 2}, {'ablation': 'M1', 'head': 'blend'}, {'window_size': 4}])
 def test_other_architectures(settings):
     model = afunet.build({**small.MODEL, **settings})
     params = afunet.init_params(model, 1)

@@ -253,7 +253,7 @@ def test_more_stages_than_there_are_is_an_error(state):
 
 
 @pytest.mark.parametrize(
-    'change', [{'order': 'FA'}, {'ablation': 'M1'}, {'ablation': 'M2'}, {'ablation': 'M3'}], ids=str
+    'change', [{'order': 'FA'}, {'ablation': 'M1'}, {'ablation': 'M2'}, {'ablation': 'M3'}, {'head': 'blend'}], ids=str
 )
 def test_a_variant_without_pytorch_code_is_not_exported(change):
     with pytest.raises(WeightsError, match='only the full AFUNet'):

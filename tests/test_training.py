@@ -196,6 +196,18 @@ def test_initial_weights_are_where_a_run_begins(config, finished, tmp_path):
         np.testing.assert_allclose(a, b, atol=1e-7)
 
 
+def test_weights_without_a_blending_head_get_one(config, finished, tmp_path, capfd):
+    workdir, _ = finished
+    config.model.head = 'blend'
+    config.optimizer.update(learning_rate=1e-12, final_learning_rate=1e-12)
+    train(config, tmp_path / 'run', str(workdir / 'checkpoints' / '2'))
+    assert 'has no blending head' in capfd.readouterr().err
+    ours = checkpoints.load_params(tmp_path / 'run' / 'checkpoints' / '4')
+    initial = afunet.init_params(afunet.build(config.model), config.seed)['blend']
+    theirs = checkpoints.load_params(workdir / 'checkpoints' / '2') | {'blend': initial}
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-7), ours, theirs)
+
+
 def test_weights_of_another_architecture_are_refused(config, finished, tmp_path):
     config.model.width = 12
     with pytest.raises(WeightsError, match='width is 6 in the weights, 12 in the config'):

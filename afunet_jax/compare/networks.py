@@ -123,10 +123,10 @@ def _importing_from(folder: pathlib.Path) -> Iterator[None]:
 
 
 def _with_weights(network: Any, model: afunet.AFUNet, params: Any, name: str) -> 'torch.nn.Module':
-    if (model.order, model.ablation) != ('AF', 'M4'):
+    if (model.order, model.ablation, model.head) != ('AF', 'M4', 'sigmoid'):
         raise ConfigError(
-            'only the full network has PyTorch code (order AF, ablation M4), but this one has order '
-            f'{model.order} and ablation {model.ablation}; use weights of the full network'
+            'only the full network has PyTorch code (order AF, ablation M4, head sigmoid), but this one has order '
+            f'{model.order}, ablation {model.ablation} and head {model.head}; use weights of the full network'
         )
     torch = pytorch()[0]
     state = {key: torch.tensor(value) for key, value in torch_weights.to_state_dict(params).items()}

@@ -17,11 +17,13 @@ import numpy as np
 
 from afunet_jax.errors import ConfigError, DataError
 from afunet_jax.models.afm import ABLATIONS, AFM, ORDERS
+from afunet_jax.models.blend import Blend
 from afunet_jax.models.chunks import Images, map_tiles
 from afunet_jax.models.execution import ATTENTIONS, Execution
 from afunet_jax.models.layers import INIT_STD, Conv3x3, LayerNorm, normal_deviation
 
 DTYPES = ('float32', 'bfloat16')
+HEADS = ('sigmoid', 'blend')
 # Above these a file's or an option's network would take hours to build, and is a mistake.
 MAX_WIDTH, MAX_DEPTH, MAX_WINDOW, MAX_MLP_RATIO = 3072, 32, 32, 64
 MAX_STAGES = 6  # SAM's stochastic depth is spaced for six stages, whatever T is
@@ -43,6 +45,7 @@ class AFUNet(nn.Module):
         drop_path: largest rate of stochastic depth, in [0, 1).
         order: 'AF' aligns, then fuses; 'FA' the other way round (Table 5).
         ablation: 'M1' SFM alone, 'M2' + SAM, 'M3' + CFM, 'M4' + DCM, the full network (Table 4).
+        head: 'sigmoid', Eq. (16); 'blend' mixes that image with the three exposures, see `blend`; not in the paper.
         chunk_windows, remat, attention: how it is computed: speed and memory, not values; see `execution.Execution`.
         dtype: of feature maps and matrix products, 'float32' or 'bfloat16'. Parameters, the input and its first
             convolution, norms, softmax, sums over the image, the head and the output are float32 in any case.
@@ -59,6 +62,7 @@ class AFUNet(nn.Module):
     drop_path: float = 0.1
     order: str = 'AF'
     ablation: str = 'M4'
+    head: str = 'sigmoid'
     chunk_windows: int = -1
     remat: str = 'auto'
     attention: str = 'plain'
@@ -76,7 +80,7 @@ class AFUNet(nn.Module):
                 devices; 0 to B - 1 if None. Stochastic depth is drawn by it.
 
         Returns:
-            Linear HDR image `[B, H, W, 3]`, values in (0, 1).
+            Linear HDR image `[B, H, W, 3]`, values in (0, 1); with the head 'blend' up to the brightest radiance.
 
         Raises:
             DataError: the input's shape.
@@ -84,7 +88,7 @@ class AFUNet(nn.Module):
         """
         check_architecture(self)
         height, width = _check_input(x, self.window_size)
-        x = _pad_to_multiple(x, self.window_size)
+        padded = x = _pad_to_multiple(x, self.window_size)
         channels = self.width // 3
         f_1, f_2, f_3 = (Conv3x3(channels, name=f'shallow_{i + 1}')(x[..., 6 * i : 6 * i + 6]) for i in range(3))
         alpha_1, y_2, alpha_3 = self._normalised([f_1, f_2, f_3])
@@ -94,6 +98,8 @@ class AFUNet(nn.Module):
             alpha_1, x, alpha_3 = stage(alpha_1, x, alpha_3, y_2, train, positions)
         x = x.astype(jnp.float32) + Conv3x3(channels, name='skip_conv')(f_2)
         output = nn.sigmoid(Conv3x3(3, name='output_conv')(x))  # Eq. (16)
+        if self.head == 'blend':
+            output = Blend(2 * channels, name='blend')(x, output, padded)
         return output[:, :height, :width]
 
     def _normalised(self, features: list[jax.Array]) -> list[jax.Array]:
@@ -189,6 +195,7 @@ def check_architecture(model: AFUNet) -> None:
         (0 <= m.drop_path < 1, 'drop_path is in [0, 1)', m.drop_path),
         (m.order in ORDERS, f'order is one of {", ".join(ORDERS)}', m.order),
         (m.ablation in ABLATIONS, f'ablation is one of {", ".join(ABLATIONS)}', m.ablation),
+        (m.head in HEADS, f'head is one of {", ".join(HEADS)}', m.head),
     ]
     broken = [f'{rule}, but it is {value!r}' for holds, rule, value in rules if not holds]
     if broken:

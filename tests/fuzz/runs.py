@@ -140,7 +140,7 @@ MODEL_VALUES = {
     'num_stages': (0, -1, 2, 6, 7, 10**9), 'width': (0, -3, 3, 9, 72, 3072, 3075, 10**9, 10**30), 'sfm_depth': (0, 1, 3, 32, 33, 10**9),
     'sfm_heads': (0, -1, 2, 3, 6, 10**9), 'sam_heads': (0, -1, 2, 10**9), 'cfm_heads': (0, 2, 10**9), 'window_size': (0, 1, 2, 4, 32, 34, 2**31),
     'mlp_ratio': (0, 1, 3, 64, 65, 10**9), 'drop_path': (-1, 0, 1, float('nan'), 1e308), 'order': ('FA', '', 'X' * 10**5),
-    'ablation': ('M1', 'M2', 'M3', 'M5'), 'dtype': ('bfloat16', 'float64'), 'chunk_windows': (-2, 0, 10**30), 'attention': ('fused', 'x'),
+    'ablation': ('M1', 'M2', 'M3', 'M5'), 'head': ('blend', 'x'), 'dtype': ('bfloat16', 'float64'), 'chunk_windows': (-2, 0, 10**30), 'attention': ('fused', 'x'),
 }  # fmt: skip
 LARGEST = {'num_stages': 6, 'sfm_depth': 32, 'width': 3072, 'mlp_ratio': 64, 'window_size': 32}
 

@@ -84,7 +84,7 @@ def test_inference_takes_parameters_and_an_input_and_nothing_else():
     assert AFUNet(num_stages=4).apply({'params': golden_params()}, x).shape == (1, 8, 8, 3)
 
 
-@pytest.mark.parametrize('change', [{}, {'order': 'FA', 'ablation': 'M3'}, {'ablation': 'M2'}, {'ablation': 'M1'}], ids=str)
+@pytest.mark.parametrize('change', [{}, {'order': 'FA', 'ablation': 'M3'}, {'ablation': 'M2'}, {'ablation': 'M1'}, {'head': 'blend'}], ids=str)
 def test_gradients_reach_every_parameter_and_are_finite(change):
     model = AFUNet(**{**SMALL, 'sfm_depth': 1, **change})
     params = golden_like(model)
@@ -268,7 +268,7 @@ def test_inputs_that_cannot_be_merged_are_refused(shape):
 @pytest.mark.parametrize(
     ('setting', 'value'),
     [('num_stages', 0), ('num_stages', 7), ('width', 71), ('sfm_heads', 5), ('sam_heads', 5), ('cfm_heads', 0),
-     ('window_size', 7), ('order', 'FAF'), ('ablation', 'M5'), ('drop_path', 1.0), ('sfm_depth', 0), ('mlp_ratio', 0),
+     ('window_size', 7), ('order', 'FAF'), ('ablation', 'M5'), ('head', 'tanh'), ('drop_path', 1.0), ('sfm_depth', 0), ('mlp_ratio', 0),
      ('chunk_windows', -2), ('remat', 'maybe'), ('attention', 'flash'), ('dtype', 'float16')],
 )  # fmt: skip
 def test_impossible_settings_are_refused_with_rule_and_value(setting, value):
