@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from afunet_jax import checkpoints, hdr, html_report, parallel, published, reports, sizes
+from afunet_jax import checkpoints, hdr, html_report, memory, parallel, published, reports, sizes
 from afunet_jax.baselines import BASELINES
 from afunet_jax.data import datasets
 from afunet_jax.data.progress import ProgressLine
@@ -130,6 +130,7 @@ class Network:
                 apply = jax.jit(lambda params, x, model=model: model.apply({'params': params}, x))
                 compiled = apply.lower(self._params, x).compile()
                 needed = _memory(compiled)
+                memory.give_back()
                 if needed <= limit:
                     break
             else:

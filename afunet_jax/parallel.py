@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.experimental import multihost_utils
 
+from afunet_jax import memory
 from afunet_jax.errors import ConfigError, TrainingError
 
 AXIS = 'devices'
@@ -195,6 +196,7 @@ def shard(batch: Any) -> Any:
 
 def parallel_step(step: Callable[..., Any]) -> Callable[..., Any]:
     """`step(state, batch) -> (state, metrics)` on every device at once; the old state's memory is reused."""
+    memory.give_back_after_compilations()
     return jax.pmap(step, axis_name=AXIS, donate_argnums=0)
 
 

@@ -11,13 +11,13 @@ Not the least recently used one alone: JAX has no public way to forget one size.
 
 import contextlib
 import contextvars
-import ctypes
 import gc
-import sys
 import threading
 from collections.abc import Hashable, Iterator
 
 import jax
+
+from afunet_jax import memory
 
 KEPT = 16
 
@@ -50,6 +50,4 @@ def _let_go() -> None:
     _noted.clear()
     jax.clear_caches()
     gc.collect()  # what was traced refers to itself
-    trim = getattr(ctypes.CDLL(None), 'malloc_trim', None) if sys.platform == 'linux' else None
-    if trim is not None:  # glibc; it would keep for itself what is free
-        trim(0)
+    memory.give_back()

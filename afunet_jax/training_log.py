@@ -11,9 +11,6 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from tensorboardX import event_file_writer, summary
-from tensorboardX.proto import event_pb2
-
 from afunet_jax import files, parallel, reports
 from afunet_jax.data.progress import format_duration
 from afunet_jax.errors import TrainingError
@@ -47,10 +44,12 @@ class Log:
         self._main = parallel.is_main()
         if self._main:
             self._path = workdir / reports.TRAINING_LOG
-            with _written(self._path):
+            with written(self._path):
                 forget_after(self._path, first, state.get('validation_due', False))
                 self._file = open(self._path, 'a', encoding='utf-8')
-            self._events = Events(workdir / TENSORBOARD, first + 1)
+            from afunet_jax import events  # here, because tensorboardX imports PyTorch where it finds it: 180 MB
+
+            self._events = events.Events(workdir / TENSORBOARD, first + 1)
             self.say(
                 f'{parallel.describe()}, global batch {self._train.batch_size}, '
                 f'step {first} of {self._train.steps}'
@@ -141,7 +140,7 @@ class Log:
     def _append(self, step: int, line: dict[str, Any]) -> None:
         if not self._main:
             return
-        with _written(self._path):
+        with written(self._path):
             self._file.write(json.dumps(line) + '\n')
             self._file.flush()
         values = {**line, **line.get('validation', {})}
@@ -153,55 +152,16 @@ class Log:
     def sync(self) -> None:
         """Has everything written to the disk itself: a checkpoint that follows tells of no line that is lost."""
         if self._main:
-            with _written(self._path):
+            with written(self._path):
                 os.fsync(self._file.fileno())
             self._events.sync()
 
     def close(self) -> None:
         """Finishes the files."""
         if self._main:
-            with _written(self._path):
+            with written(self._path):
                 self._file.close()
             self._events.close()
-
-
-class Events:
-    """TensorBoard's file of scalars.
-
-    Not tensorboardX's SummaryWriter: that has a thread, which a full disk ends without a word; the program then waits
-    for it for ever. And what it has not written yet, up to two minutes, is lost to SIGKILL.
-    """
-
-    def __init__(self, folder: pathlib.Path, next_step: int):
-        """Events from `next_step` on that are there already are hidden by TensorBoard."""
-        self._path = folder
-        with _written(folder):
-            folder.mkdir(parents=True, exist_ok=True)
-            # The process id, since a file of the same second would be overwritten.
-            self._writer = event_file_writer.EventsWriter(str(folder / 'events'), f'.{os.getpid()}')
-        started = event_pb2.SessionLog(status=event_pb2.SessionLog.START)
-        self._write(event_pb2.Event(step=next_step, session_log=started))
-
-    def add(self, step: int, values: Mapping[str, float]) -> None:
-        """Writes scalars by name."""
-        for name, value in values.items():
-            self._write(event_pb2.Event(step=step, summary=summary.scalar(name, value)))
-        self.sync()
-
-    def _write(self, event: event_pb2.Event) -> None:
-        event.wall_time = time.time()
-        with _written(self._path):
-            self._writer.write_event(event)
-
-    def sync(self) -> None:
-        """Has everything written to the disk."""
-        with _written(self._path):
-            self._writer.flush()
-
-    def close(self) -> None:
-        """Finishes the file."""
-        with _written(self._path):
-            self._writer.close()
 
 
 def forget_after(path: pathlib.Path, step: int, validation_due: bool = False) -> None:
@@ -230,7 +190,8 @@ def _not_finite(metrics: Mapping[str, float]) -> str:
 
 
 @contextlib.contextmanager
-def _written(path: pathlib.Path) -> Iterator[None]:
+def written(path: pathlib.Path) -> Iterator[None]:
+    """Around writing to `path`: says what a full disk or the like means for the run, by `TrainingError`."""
     try:
         yield
     except OSError as error:
