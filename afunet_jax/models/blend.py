@@ -10,7 +10,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from afunet_jax import hdr
+from afunet_jax.hdr import mu_law
 from afunet_jax.models.layers import Conv3x3, gelu
 
 CANDIDATES = 4  # the network's image and three exposures
@@ -38,7 +38,7 @@ class Blend(nn.Module):
         parts = jnp.split(x, 6, -1)
         radiances, ldrs = parts[0::2], parts[1::2]
         candidates = [merged, *radiances]
-        seen = jnp.concatenate([features, *map(hdr.mu_law, candidates), *ldrs], -1)
+        seen = jnp.concatenate([features, *map(mu_law, candidates), *ldrs], -1)
         for i in range(HIDDEN_LAYERS):
             seen = gelu(Conv3x3(self.hidden, name=f'hidden_{i}')(seen))
         logits = Conv3x3(3 * CANDIDATES, name='weights').in_parts(seen, CANDIDATES)

@@ -103,6 +103,7 @@ def child(pipe, name, seed, cases, seeds):
             form.put(place, path.read_bytes())
             for reader_name, reader in form.readers.items():
                 originals[reader_name, str(path)] = attempt(reader, place)[1]
+                print(json.dumps({'whole': str(path)}), file=out, flush=True)  # all of them may take longer than a hang
             if len(originals) > 40:
                 break
         for case in cases:
