@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from afunet_jax import hdr, vgg
 from afunet_jax.errors import ConfigError, DataError
 
+LEAST_ERROR = 1e-3  # mu-law; without it the error of an exact candidate would be predicted ever smaller
 WEIGHT = 0.005  # of the second term, in the paper and the release
 
 Terms = dict[str, jax.Array]
@@ -74,6 +75,24 @@ def vgg_loss(prediction: jax.Array, label: jax.Array, vgg_params: vgg.Params) ->
     """
     pairs = zip(*(vgg.features(vgg_params, image) for image in _mu_law_pair(prediction, label)))
     return sum(_mean_absolute(ours - theirs) for ours, theirs in pairs)
+
+
+def error_prediction(candidates: jax.Array, log_errors: jax.Array, label: jax.Array) -> tuple[jax.Array, Terms]:
+    """What a blending head learns by: negative logarithm of the likelihood of the candidates' errors.
+
+    Errors are taken for Laplace's distribution of the predicted scale: mean of `(e + floor) exp(-s) + s`, e the
+    absolute difference of mu-law values, s the predicted logarithm. Least where exp(s) is the mean error.
+
+    Args:
+        candidates, log_errors: `[4, B, H, W, 3]`, of `models.blend.Blend`.
+        label: linear `[B, H, W, 3]`.
+
+    Returns:
+        As a loss of `make_loss`; it can be negative.
+    """
+    errors = jnp.abs(hdr.mu_law(candidates) - hdr.mu_law(label)[None])
+    value = ((errors + LEAST_ERROR) * jnp.exp(-log_errors) + log_errors).mean()
+    return _total({'error_prediction': value})
 
 
 def _total(terms: Terms) -> tuple[jax.Array, Terms]:

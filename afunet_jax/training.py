@@ -83,7 +83,8 @@ def train_step(
     Args:
         state: replicated.
         batch: `input` `[b, s, s, 18]` and `label` `[b, s, s, 3]`, this device's rows.
-        loss: `loss(prediction, label) -> (total, terms)`, plain means over the batch.
+        loss: `loss(prediction, label) -> (total, terms)`, plain means over the batch. A blending head has its own,
+            `losses.error_prediction`.
         model, optimizer: static.
         seed: of stochastic depth, which is drawn from (seed, step, position in the global batch).
         skip_non_finite: a loss or gradient that is not finite leaves parameters and optimizer state (with it the
@@ -97,9 +98,13 @@ def train_step(
     key = jax.random.fold_in(jax.random.key(seed), state.step)
 
     def objective(params):
-        prediction = model.apply(
-            {'params': params}, batch['input'], train=True, positions=positions, rngs={'dropout': key}
-        )
+        prediction, sown = model.apply(
+            {'params': params}, batch['input'], train=True, positions=positions, rngs={'dropout': key},
+            mutable=[afunet.BLENDED],
+        )  # fmt: skip
+        if model.head == 'blend':
+            blended = sown[afunet.BLENDED]
+            return losses.error_prediction(blended['candidates'][0], blended['log_errors'][0], batch['label'])
         return loss(prediction, batch['label'])
 
     (total, terms), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
@@ -337,6 +342,11 @@ def _start(model, optimizer, config, saved, batches, weights: str) -> tuple[Trai
     if found is None:
         if weights:
             params = _initial_weights(weights, config.model, params)
+        elif config.model.head == 'blend':
+            raise ConfigError(
+                'a blending head learns behind a trained network: train that with config.model.head=sigmoid first, and '
+                'name its workdir, or a .pth, with --weights='
+            )
         return TrainState(np.int32(0), params, opt_state), None
     step, params, opt_state, about = found
     batches.set_state(about['data_position'])

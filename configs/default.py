@@ -35,7 +35,7 @@ def model() -> ml_collections.ConfigDict:
     c.drop_path = 0.1  # largest rate of stochastic depth
     c.order = 'AF'  # or 'FA': fusion before alignment (Table 5)
     c.ablation = 'M4'  # or 'M1' to 'M3' (Table 4)
-    c.head = 'sigmoid'  # Eq. (16), or 'blend' with the exposures, pixel by pixel (ours, afunet_jax/models/blend.py)
+    c.head = 'sigmoid'  # Eq. (16), or 'blend' with the exposures, pixel by pixel (ours: afunet_jax/models/blend.py)
     c.chunk_windows = -1  # windows of the widest maps at once; 0: all; -1: 32 on a CPU, else all. Speed and memory only
     c.remat = 'auto'  # gradients recompute the blocks' inside: 'on', 'off', 'auto': on a CPU. Memory and speed only
     c.attention = 'plain'  # of windows: by XLA, or 'fused': by one kernel on a GPU. Speed and memory only
@@ -62,7 +62,7 @@ def data() -> ml_collections.ConfigDict:
 
 
 def loss() -> ml_collections.ConfigDict:
-    """Eq. (17): mean absolute difference of mu-law images, plus a second term."""
+    """Eq. (17): mean absolute difference of mu-law images, plus a second term. A blending head learns by its own."""
     c = ml_collections.ConfigDict()
     c.name = 'release'  # second term: 'release' Fourier, 'paper' VGG-19, 'reconstruction' none
     c.weight = 0.005  # of the second term

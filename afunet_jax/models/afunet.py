@@ -17,13 +17,14 @@ import numpy as np
 
 from afunet_jax.errors import ConfigError, DataError
 from afunet_jax.models.afm import ABLATIONS, AFM, ORDERS
-from afunet_jax.models.blend import Blend
+from afunet_jax.models.blend import Blend, mixed
 from afunet_jax.models.chunks import Images, map_tiles
 from afunet_jax.models.execution import ATTENTIONS, Execution
 from afunet_jax.models.layers import INIT_STD, Conv3x3, LayerNorm, normal_deviation
 
 DTYPES = ('float32', 'bfloat16')
 HEADS = ('sigmoid', 'blend')
+BLENDED = 'blended'  # collection of what a blending head mixes, for its training
 # Above these a file's or an option's network would take hours to build, and is a mistake.
 MAX_WIDTH, MAX_DEPTH, MAX_WINDOW, MAX_MLP_RATIO = 3072, 32, 32, 64
 MAX_STAGES = 6  # SAM's stochastic depth is spaced for six stages, whatever T is
@@ -99,7 +100,11 @@ class AFUNet(nn.Module):
         x = x.astype(jnp.float32) + Conv3x3(channels, name='skip_conv')(f_2)
         output = nn.sigmoid(Conv3x3(3, name='output_conv')(x))  # Eq. (16)
         if self.head == 'blend':
-            output = Blend(2 * channels, name='blend')(x, output, padded)
+            found = Blend(2 * channels, name='blend')(x, output, padded)
+            candidates, log_errors = (images[:, :, :height, :width] for images in found)
+            self.sow(BLENDED, 'candidates', candidates)
+            self.sow(BLENDED, 'log_errors', log_errors)
+            return mixed(candidates, log_errors)
         return output[:, :height, :width]
 
     def _normalised(self, features: list[jax.Array]) -> list[jax.Array]:

@@ -5,9 +5,9 @@ import pytest
 import scipy.special
 from small import MODEL
 
-from afunet_jax import hdr
+from afunet_jax import hdr, losses
 from afunet_jax.models import afunet
-from afunet_jax.models.blend import CANDIDATES, Blend
+from afunet_jax.models.blend import CANDIDATES, SHARPNESS, TYPICAL, Blend, mixed
 
 SIZE = (2, 11, 14)  # no multiple of the window
 EXPOSURES = ((0, 2, 4), (-3, 0, 3), (-60, 0, 60), (0, 0, 0))
@@ -30,6 +30,10 @@ def with_parameters(seed=1, deviation=0.3):
     return head, params, (features, merged, x)
 
 
+def mix(head, params, *given):
+    return mixed(*head.apply({'params': params}, *given))
+
+
 def candidates(merged, x):
     return np.stack([merged, *(x[..., 6 * i : 6 * i + 3] for i in range(3))])
 
@@ -40,17 +44,22 @@ def convolution(x, weights):
     return np.einsum('bhwcij,ijco->bhwo', windows, np.float64(weights['kernel'])) + weights['bias']
 
 
-def test_it_is_a_softmax_over_the_network_and_the_exposures():
+def test_weights_fall_with_the_fourth_power_of_the_predicted_errors():
     head, params, (features, merged, x) = with_parameters()
     compressed = [np.log1p(5000 * np.float64(image)) / np.log(5001) for image in candidates(merged, x)]
-    seen = np.concatenate([features, *compressed, *(x[..., 6 * i + 3 : 6 * i + 6] for i in range(3))], -1)
+    apart = [np.abs(image - compressed[0]) for image in compressed[1:]]
+    mean, variance = features.mean(-1, keepdims=True), features.var(-1, keepdims=True)
+    normal = (features - mean) / np.sqrt(variance + 1e-5) * params['norm']['scale'] + params['norm']['bias']
+    seen = np.concatenate([normal, *compressed, *(x[..., 6 * i + 3 : 6 * i + 6] for i in range(3)), *apart], -1)
     for name in ('hidden_0', 'hidden_1'):
         seen = convolution(seen, params[name])
         seen = seen * scipy.special.ndtr(seen)
-    logits = convolution(seen, params['weights']).reshape(*SIZE, CANDIDATES, 3)
-    expected = (scipy.special.softmax(logits, -2) * np.moveaxis(candidates(merged, x), 0, -2)).sum(-2)
-    actual = jax.jit(head.apply)({'params': params}, features, merged, x)
-    np.testing.assert_allclose(actual, expected, rtol=2e-5, atol=1e-6)
+    errors = np.exp(np.moveaxis(convolution(seen, params['errors']).reshape(*SIZE, CANDIDATES, 3), -2, 0) + TYPICAL)
+    expected = (errors**-SHARPNESS * candidates(merged, x)).sum(0) / (errors**-SHARPNESS).sum(0)
+    found, log_errors = jax.jit(head.apply)({'params': params}, features, merged, x)
+    np.testing.assert_array_equal(found, candidates(merged, x))
+    np.testing.assert_allclose(np.exp(np.float64(log_errors)), errors, rtol=1e-4)
+    np.testing.assert_allclose(mixed(found, log_errors), expected, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize('evs', EXPOSURES)
@@ -58,7 +67,7 @@ def test_it_is_a_softmax_over_the_network_and_the_exposures():
 def test_the_result_lies_between_the_candidates(evs, deviation):
     head, params, (features, merged, _) = with_parameters(deviation=deviation)
     x = photos(evs)
-    result = np.asarray(head.apply({'params': params}, features, merged, x))
+    result = np.asarray(mix(head, params, features, merged, x))
     given = candidates(merged, x)
     slack = 1e-6 * given.max(0)
     assert np.isfinite(result).all()
@@ -68,20 +77,22 @@ def test_the_result_lies_between_the_candidates(evs, deviation):
 @pytest.mark.parametrize('chosen', range(CANDIDATES))
 def test_one_candidate_can_be_taken_as_it_is(chosen):
     head, params, (features, merged, x) = with_parameters(deviation=0.0)
-    params['weights']['bias'] = np.repeat(200 * (np.arange(CANDIDATES) == chosen), 3).astype(np.float32)
-    result = head.apply({'params': params}, features, merged, x)
+    params['errors']['bias'] = np.repeat(-50 * (np.arange(CANDIDATES) == chosen), 3).astype(np.float32)
+    result = mix(head, params, features, merged, x)
     np.testing.assert_array_equal(result, candidates(merged, x)[chosen])
 
 
 @pytest.mark.parametrize('evs', EXPOSURES)
-def test_gradients_are_finite_and_reach_all_parameters(evs):
+def test_gradients_are_finite_and_reach_all_parameters_and_nothing_before(evs):
     head, params, (features, merged, _) = with_parameters()
 
-    def loss(params):
-        return hdr.mu_law(head.apply({'params': params}, features, merged, jnp.asarray(photos(evs)))).mean()
+    def loss(params, features, merged):
+        found = head.apply({'params': params}, features, merged, jnp.asarray(photos(evs)))
+        return losses.error_prediction(*found, jnp.ones_like(merged))[0]
 
-    gradients = jax.tree.leaves(jax.grad(loss)(params))
-    assert all(np.isfinite(g).all() and g.any() for g in gradients)
+    own, *before = jax.grad(loss, (0, 1, 2))(params, features, merged)
+    assert all(np.isfinite(g).all() and g.any() for g in jax.tree.leaves(own))
+    assert not any(g.any() for g in before)
 
 
 def test_in_the_network_it_comes_after_equation_16_and_changes_nothing_else():
@@ -92,7 +103,25 @@ def test_in_the_network_it_comes_after_equation_16_and_changes_nothing_else():
     x = photos()
     apply = jax.jit(lambda p, x: blending.apply({'params': p}, x))
     expected = jax.jit(lambda p, x: plain.apply({'params': p}, x))(rest, x)
-    params['blend']['weights']['bias'] = np.repeat([200, 0, 0, 0], 3).astype(np.float32)
+    params['blend']['errors']['bias'] = np.repeat([-50, 0, 0, 0], 3).astype(np.float32)
     np.testing.assert_allclose(apply(params, x), expected, rtol=0, atol=1e-6)
-    params['blend']['weights']['bias'] = np.repeat([0, 0, 200, 0], 3).astype(np.float32)
+    params['blend']['errors']['bias'] = np.repeat([0, 0, -50, 0], 3).astype(np.float32)
     np.testing.assert_array_equal(apply(params, x), x[..., 6:9])
+
+
+def test_the_loss_is_least_where_errors_are_predicted():
+    rng = np.random.default_rng(0)
+    label, found = rng.random((1, 8, 8, 3)), rng.random((CANDIDATES, 1, 8, 8, 3))
+    errors = np.abs(hdr.mu_law(found) - hdr.mu_law(label)) + losses.LEAST_ERROR
+    gradient = jax.grad(lambda s: losses.error_prediction(found, s, label)[0])(np.log(errors))
+    np.testing.assert_allclose(gradient, 0, atol=1e-7)
+    for change in (-0.3, 0.3):
+        worse = losses.error_prediction(found, np.log(errors) + change, label)[0]
+        assert worse > losses.error_prediction(found, np.log(errors), label)[0]
+
+
+def test_the_loss_of_an_exact_candidate_has_a_bound():
+    label = np.full((1, 8, 8, 3), 0.5)
+    found = np.repeat(label[None], CANDIDATES, 0)
+    losses_of = [losses.error_prediction(found, np.full(found.shape, s), label)[0] for s in (-4, -7, -20)]
+    assert losses_of[1] < losses_of[0] < losses_of[2]
