@@ -1,17 +1,20 @@
 """The small network whose weights come with the package: one stage, trained in two hours on two CPU cores.
 
     python -m afunet_jax.data.brackets --hdr=HDR_IMAGES --out=data/brackets --train=300 --validation=12 --test=30 --seed=1
-    python train.py --config=configs/small.py --workdir=runs/small
-    python train.py --config=configs/small.py --workdir=runs/small_2 --weights=runs/small \\
+    python train.py --config=configs/small.py --workdir=runs/small --config.model.head=sigmoid
+    python train.py --config=configs/small.py --workdir=runs/small_2 --weights=runs/small --config.model.head=sigmoid \\
         --config.seed=444 --config.optimizer.learning_rate=1e-3
-    python train.py --config=configs/small.py --workdir=runs/small_3 --weights=runs/small_2 \\
+    python train.py --config=configs/small.py --workdir=runs/small_3 --weights=runs/small_2 --config.model.head=sigmoid \\
         --config.seed=555 --config.optimizer.learning_rate=6e-4 --config.train.steps=10000
-    python eval.py --config=configs/small.py --weights=runs/small_3 --out=runs/small_3/eval
-    python -m afunet_jax.packaging --before=runs/small --before=runs/small_2 --workdir=runs/small_3 \\
-        --results=runs/small_3/eval --data=data/brackets/brackets.json
+    python train.py --config=configs/small.py --workdir=runs/small_4 --weights=runs/small_3 --config.train.batch_size=4 \\
+        --config.seed=666 --config.optimizer.learning_rate=1.5e-3 --config.train.steps=5000
+    python eval.py --config=configs/small.py --weights=runs/small_4 --out=runs/small_4/eval
+    python -m afunet_jax.packaging --before=runs/small --before=runs/small_2 --before=runs/small_3 \\
+        --workdir=runs/small_4 --results=runs/small_4/eval --data=data/brackets/brackets.json
 
 HDR_IMAGES is a folder of the images in afunet_jax/data/brackets/sources.csv. A training begins anew with a high
-learning rate from the weights of the one before: so sittings add up whose number nobody knows at the start.
+learning rate from the weights of the one before: so sittings add up whose number nobody knows at the start. The last
+one trains the blending head behind the network of the third, which it leaves as it is.
 """
 
 from configs import default
@@ -19,7 +22,7 @@ from configs import default
 
 def get_config():
     config = default.get_config()
-    config.model.update(num_stages=1, width=48, sfm_depth=2, sfm_heads=2, drop_path=0.0)
+    config.model.update(num_stages=1, width=48, sfm_depth=2, sfm_heads=2, drop_path=0.0, head='blend')
     config.data.dir = 'data/brackets'
     config.data.layout = 'synthetic'
     config.optimizer.update(learning_rate=2e-3, final_learning_rate=1e-5, epochs=400)
