@@ -102,8 +102,7 @@ def train_step(
             {'params': params}, batch['input'], train=True, positions=positions, rngs={'dropout': key},
             mutable=[afunet.BLENDED],
         )  # fmt: skip
-        if model.head == 'blend':
-            blended = sown[afunet.BLENDED]
+        if blended := sown.get(afunet.BLENDED):
             return losses.error_prediction(blended['candidates'][0], blended['log_errors'][0], batch['label'])
         return loss(prediction, batch['label'])
 
