@@ -12,8 +12,6 @@ import numpy as np
 from afunet_jax import hdr, image_io
 from afunet_jax.data.scenes import Scene
 
-LEAST_WEIGHT = 1e-6  # where no exposure is trusted
-
 
 def middle_exposure(scene: Scene) -> np.ndarray:
     """The radiance of the middle exposure alone; what it clips stays clipped."""
@@ -21,17 +19,10 @@ def middle_exposure(scene: Scene) -> np.ndarray:
 
 
 def weighted_merge(scene: Scene) -> np.ndarray:
-    """Weighted mean of the three radiances, without alignment.
-
-    Triangle weights on the LDR values, zero at 0 and 1 (after Debevec and Malik 1997); the short exposure
-    keeps weight 1 in the lights and the long one in the shades, so that the weights never vanish together.
-    """
+    """`hdr.weighted_merge` of the three exposures."""
     ldrs = hdr.decode_ldr(scene.ldrs)
-    weights = 1 - np.abs(2 * ldrs - 1)
-    weights[0][ldrs[0] > 0.5] = 1
-    weights[2][ldrs[2] < 0.5] = 1
-    radiance = np.stack([hdr.to_radiance(ldr, t) for ldr, t in zip(ldrs, hdr.exposure_time(scene.evs))])
-    return ((weights * radiance).sum(0) / np.maximum(weights.sum(0), LEAST_WEIGHT)).astype(np.float32)
+    times = hdr.exposure_time(scene.evs)
+    return hdr.weighted_merge([hdr.to_radiance(ldr, time) for ldr, time in zip(ldrs, times)], ldrs)
 
 
 def aligned_debevec(scene: Scene) -> np.ndarray:

@@ -7,6 +7,7 @@ gamma-encoded values in [0, 1); its radiance is ldr ** 2.2 / t, linear and relat
 """
 
 import math
+from collections.abc import Sequence
 from types import ModuleType
 from typing import Any
 
@@ -19,6 +20,7 @@ GAMMA = 2.2  # of the LDR images of every benchmark
 MU = 5000.0  # compression of the mu-law, Kalantari and Ramamoorthi 2017
 LDR_SCALE = 65536.0  # 2 ** 16, not 65535: what the released weights expect
 SATURATED = 65535 * 0.98  # a stored value above this counts as saturated
+LEAST_WEIGHT = 1e-6  # of a merge, where no exposure is trusted
 
 
 def _numpy_of(x: Array) -> ModuleType:
@@ -70,6 +72,24 @@ def network_input(ldrs: Array, evs: Array) -> Array:
     for i in range(3):
         channels += [to_radiance(ldrs[i], times[i]), ldrs[i]]
     return xp.concatenate(channels, axis=-1)
+
+
+def weighted_merge(radiances: Sequence[Array], ldrs: Sequence[Array]) -> Array:
+    """Weighted mean of three radiances, without alignment.
+
+    Triangle weights on the LDR values, zero at 0 and 1 (after Debevec and Malik 1997); the short exposure
+    keeps weight 1 in the lights and the long one in the shades, so that the weights never vanish together
+    where nothing moves.
+
+    Args:
+        radiances: linear, of one scale, three arrays of one shape, short to long.
+        ldrs: their gamma-encoded values in [0, 1].
+    """
+    xp = _numpy_of(ldrs[0])
+    short, middle, long = (1 - xp.abs(2 * ldr - 1) for ldr in ldrs)
+    weights = xp.where(ldrs[0] > 0.5, 1, short), middle, xp.where(ldrs[2] < 0.5, 1, long)
+    total = sum(weight * radiance for weight, radiance in zip(weights, radiances, strict=True))
+    return (total / xp.maximum(sum(weights), LEAST_WEIGHT)).astype(xp.float32)
 
 
 def mu_law(x: Array, mu: float = MU) -> Array:

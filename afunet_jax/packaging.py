@@ -25,15 +25,15 @@ MOST_BYTES = 6_000_000  # of a file that comes with the package
 
 
 def describe(
-    about: dict[str, Any], found: Mapping[str, list[dict[str, Any]]], data: dict[str, Any], commit: str, license: str,
-    before: Sequence[dict[str, Any]] = (),
+    about: dict[str, Any], found: Mapping[str, list[dict[str, Any]]], manifests: Sequence[dict[str, Any]], commit: str,
+    license: str, before: Sequence[dict[str, Any]] = (),
 ) -> dict[str, Any]:  # fmt: skip
     """The description that goes into the file.
 
     Args:
         about: of the checkpoint.
         found: rows of the evaluation, of `groups`.
-        data: the manifest of the training data.
+        manifests: of the data sets that were trained on.
         commit: of the code that trained.
         license: of the weights, an SPDX name.
         before: of the checkpoints of earlier trainings, each of which began with the weights of the one before.
@@ -41,7 +41,7 @@ def describe(
     config = _without_places(about['config'])
     return {
         'model': config['model'], 'config': config, 'step': about['step'],
-        'validation': about.get('validation'), 'recipe': {key: data[key] for key in data if key != 'scenes'},
+        'validation': about.get('validation'), 'recipes': [{key: data[key] for key in data if key != 'scenes'} for data in manifests],
         'before': [{'step': one['step'], 'config': _without_places(one['config'])} for one in before],
         'commit': commit, 'license': license,
         'figures': {group: reports.means(rows) for group, rows in found.items()},
@@ -52,17 +52,17 @@ def _without_places(config: Mapping[str, Any]) -> dict[str, Any]:
     return {**config, 'data': {**config.get('data', {}), **dict.fromkeys(PLACES, '')}}
 
 
-def groups(results: Mapping[str, Any], data: Mapping[str, Any]) -> dict[str, list[dict[str, Any]]]:
+def groups(results: Mapping[str, Any], manifests: Sequence[Mapping[str, Any]]) -> dict[str, list[dict[str, Any]]]:
     """The rows of an evaluation: of scenes that move, of those that stand still.
 
     Raises:
-        DataError: a scene is not in the manifest as a test scene.
+        DataError: a scene is a test scene in none of the manifests.
     """
-    tests = [scene for scene in data['scenes'] if scene['split'] == 'test']
+    tests = [scene for data in manifests for scene in data['scenes'] if scene['split'] == 'test']
     static = {pathlib.Path(scene['folder']).name: scene['static'] for scene in tests}
     if unknown := sorted({row['scene'] for row in results['scenes']} - static.keys()):
         raise DataError(
-            f'scenes {", ".join(unknown[:3])} of the results are no test scenes of the manifest; '
+            f'scenes {", ".join(unknown[:3])} of the results are no test scenes of the manifests; '
             'evaluate the weights on the test scenes of this data set'
         )
     found = {name: [row for row in results['scenes'] if static[row['scene']] is still]
@@ -95,16 +95,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add('--before', action='append', default=[], metavar='DIR',
         help='workdir of an earlier training, whose weights the next began with; once each, in order')  # fmt: skip
     add('--results', required=True, type=pathlib.Path, metavar='DIR', help='what eval.py has written for them')
-    add('--data', required=True, type=pathlib.Path, metavar='FILE', help='manifest of the training data')
+    add('--data', action='append', required=True, type=pathlib.Path, metavar='FILE',
+        help='manifest of a data set that was trained on, once each; one of them has the test scenes')  # fmt: skip
     add('--out', type=pathlib.Path, default=safetensors_weights.PACKAGED, metavar='FILE')
     add('--commit', default='', help='of the code that trained; by default of the code that runs')
     add('--license', default=LICENSE, help=f'an SPDX name; by default {LICENSE}')
     flags = parser.parse_args(arguments)
     about, params = checkpoints.load_checkpoint(flags.workdir)
     before = [checkpoints.load_checkpoint(workdir)[0] for workdir in flags.before]
-    data = _json(flags.data)
-    found = groups(_json(flags.results / RESULTS), data)
-    text = describe(about, found, data, flags.commit or _commit(), flags.license, before)
+    manifests = [_json(path) for path in flags.data]
+    found = groups(_json(flags.results / RESULTS), manifests)
+    text = describe(about, found, manifests, flags.commit or _commit(), flags.license, before)
     safetensors_weights.write(flags.out, params, text)
     for group, rows in found.items():
         print(f'{group}, {len({row["scene"] for row in rows})} scenes\n{reports.scores_table(rows)}\n')

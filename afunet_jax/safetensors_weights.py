@@ -6,7 +6,7 @@ A file holds the parameters, named by their path in the tree (`stage_0/sfm/...`)
     model            AFUNet's attributes
     config           the whole configuration of the training
     step             number of training steps
-    recipe           where the training data come from, and how they are made
+    recipes          of each set of training data: where they come from, and how they are made
     commit           of the code that trained
     license          of the weights
     figures          what was measured on test scenes: 'moving' and 'static' to method to metric to mean

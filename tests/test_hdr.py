@@ -13,7 +13,7 @@ rng = np.random.default_rng(0)
 def test_functions_keep_their_kind_of_array_and_float32(as_array):
     x = as_array(rng.random((4, 5, 3), np.float32))
     for y in (hdr.to_radiance(x, 4.0), hdr.from_radiance(x, 4.0), hdr.mu_law(x), hdr.inverse_mu_law(x),
-              hdr.exposure_time(x), hdr.network_input(as_array(np.stack([x] * 3)), np.float32([0, 2, 4]))):  # fmt: skip
+              hdr.exposure_time(x), hdr.weighted_merge([x] * 3, [x] * 3), hdr.network_input(as_array(np.stack([x] * 3)), np.float32([0, 2, 4]))):  # fmt: skip
         assert isinstance(y, type(x)) and y.dtype == np.float32
 
 
@@ -31,6 +31,20 @@ def test_numpy_and_jax_agree_to_a_few_ulps():
     np.testing.assert_allclose(
         hdr.network_input(jnp.asarray(ldrs), jnp.asarray(evs)), hdr.network_input(ldrs, evs), rtol=1e-6
     )
+
+
+def test_a_weighted_merge_has_triangle_weights_that_stay_1_in_lights_and_shades():
+    ldrs = rng.random((3, 16, 16, 3), np.float32)
+    radiances = rng.random((3, 16, 16, 3), np.float32)
+    expected = np.zeros(ldrs.shape[1:])
+    for pixel in np.ndindex(expected.shape):
+        values = [float(ldr[pixel]) for ldr in ldrs]
+        weights = [2 * min(value, 1 - value) for value in values]
+        weights[0] = weights[0] if values[0] <= 0.5 else 1.0
+        weights[2] = weights[2] if values[2] >= 0.5 else 1.0
+        expected[pixel] = sum(w * r[pixel] for w, r in zip(weights, radiances)) / sum(weights)
+    np.testing.assert_allclose(hdr.weighted_merge(radiances, ldrs), expected, rtol=1e-5)
+    np.testing.assert_allclose(hdr.weighted_merge(*map(jnp.asarray, (radiances, ldrs))), expected, rtol=1e-5)
 
 
 def test_stored_values_are_divided_by_two_to_the_sixteenth():

@@ -47,7 +47,7 @@ def test_the_file_holds_the_best_parameters_and_what_they_are(flags, tmp_path, c
     assert about == {
         'format_version': 1, 'model': small.MODEL, 'step': 1,
         'config': {'model': small.MODEL, 'seed': 3, 'data': {'dir': '', 'prepared_dir': '', 'layout': 'synthetic'}},
-        'validation': {'psnr_mu': 30.0}, 'recipe': {'seed': 8}, 'commit': 'abc', 'license': 'MIT', 'figures': FIGURES,
+        'validation': {'psnr_mu': 30.0}, 'recipes': [{'seed': 8}], 'commit': 'abc', 'license': 'MIT', 'figures': FIGURES,
         'before': [],
     }  # fmt: skip
     expected = checkpoints.load_params(tmp_path / 'run')
@@ -62,6 +62,13 @@ def test_the_file_tells_of_earlier_trainings_in_order(flags, tmp_path, capsys):
     assert [one['step'] for one in about['before']] == [2, 1]
     assert about['before'][0]['config'] == about['config']
     assert 'of 2 + 1 + 1 steps' in capsys.readouterr().out
+
+
+def test_the_file_tells_of_all_data_sets(flags, tmp_path):
+    (tmp_path / 'more.json').write_text(json.dumps({'seed': 9, 'scenes': SCENES[:1]}))
+    assert packaging.main([*flags, f'--data={tmp_path}/more.json']) == 0
+    about, _ = safetensors_weights.read(tmp_path / 'w.safetensors')
+    assert about['recipes'] == [{'seed': 8}, {'seed': 9}] and about['figures'] == FIGURES
 
 
 def test_scenes_of_another_data_set_are_refused(flags, tmp_path, capsys):

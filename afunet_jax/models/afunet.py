@@ -17,7 +17,7 @@ import numpy as np
 
 from afunet_jax.errors import ConfigError, DataError
 from afunet_jax.models.afm import ABLATIONS, AFM, ORDERS
-from afunet_jax.models.blend import Blend, mixed
+from afunet_jax.models.blend import CELL, Blend, mixed
 from afunet_jax.models.chunks import Images, map_tiles
 from afunet_jax.models.execution import ATTENTIONS, Execution
 from afunet_jax.models.layers import INIT_STD, Conv3x3, LayerNorm, normal_deviation
@@ -46,7 +46,7 @@ class AFUNet(nn.Module):
         drop_path: largest rate of stochastic depth, in [0, 1).
         order: 'AF' aligns, then fuses; 'FA' the other way round (Table 5).
         ablation: 'M1' SFM alone, 'M2' + SAM, 'M3' + CFM, 'M4' + DCM, the full network (Table 4).
-        head: 'sigmoid', Eq. (16); 'blend' mixes that image with the three exposures, see `blend`; not in the paper.
+        head: 'sigmoid', Eq. (16); 'blend' mixes that image with the exposures, see `blend`; not in the paper.
         chunk_windows, remat, attention: how it is computed: speed and memory, not values; see `execution.Execution`.
         dtype: of feature maps and matrix products, 'float32' or 'bfloat16'. Parameters, the input and its first
             convolution, norms, softmax, sums over the image, the head and the output are float32 in any case.
@@ -201,6 +201,8 @@ def check_architecture(model: AFUNet) -> None:
         (m.order in ORDERS, f'order is one of {", ".join(ORDERS)}', m.order),
         (m.ablation in ABLATIONS, f'ablation is one of {", ".join(ABLATIONS)}', m.ablation),
         (m.head in HEADS, f'head is one of {", ".join(HEADS)}', m.head),
+        (m.head != 'blend' or m.window_size % CELL == 0, f'with the head blend window_size is a multiple of {CELL}',
+         m.window_size),
     ]
     broken = [f'{rule}, but it is {value!r}' for holds, rule, value in rules if not holds]
     if broken:

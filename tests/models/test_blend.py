@@ -1,3 +1,5 @@
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,16 +8,18 @@ import scipy.special
 from small import MODEL
 
 from afunet_jax import hdr, losses
-from afunet_jax.models import afunet
+from afunet_jax.errors import ConfigError
+from afunet_jax.models import afunet, blend
 from afunet_jax.models.blend import CANDIDATES, SHARPNESS, TYPICAL, Blend, mixed
 
-SIZE = (2, 11, 14)  # no multiple of the window
+SIZE = (2, 12, 20)  # a multiple of cells, less than a view
+UNEVEN = (2, 11, 14)  # no multiple of the window
 EXPOSURES = ((0, 2, 4), (-3, 0, 3), (-60, 0, 60), (0, 0, 0))
 
 
-def photos(evs=(0, 2, 4), seed=0):
-    """The network's input, `[2, 11, 14, 18]`."""
-    ldrs = np.random.default_rng(seed).random((SIZE[0], 3, *SIZE[1:], 3), np.float32)
+def photos(evs=(0, 2, 4), seed=0, size=SIZE):
+    """The network's input, `[B, H, W, 18]`."""
+    ldrs = np.random.default_rng(seed).random((size[0], 3, *size[1:], 3), np.float32)
     return np.stack([hdr.network_input(one, np.array(evs)) for one in ldrs])
 
 
@@ -34,8 +38,59 @@ def mix(head, params, *given):
     return mixed(*head.apply({'params': params}, *given))
 
 
+def ldrs_of(x):
+    return [x[..., 6 * i + 3 : 6 * i + 6] for i in range(3)]
+
+
 def candidates(merged, x):
-    return np.stack([merged, *(x[..., 6 * i : 6 * i + 3] for i in range(3))])
+    exposures = [x[..., 6 * i : 6 * i + 3] for i in range(3)]
+    return np.stack([merged, *exposures, hdr.weighted_merge(exposures, ldrs_of(x))])
+
+
+def mean_around(image, side):
+    """Of places inside the image, by sums over all of them."""
+    before = (side - 1) // 2
+    places = [slice(max(0, i - before), i - before + side) for i in range(max(image.shape[1:3]))]
+    return np.stack([
+        np.stack([image[:, places[i], places[j]].mean((1, 2)) for j in range(image.shape[2])], 1)
+        for i in range(image.shape[1])
+    ], 1)  # fmt: skip
+
+
+def cells(image):
+    batch, height, width, channels = image.shape
+    return image.reshape(batch, height // 4, 4, width // 4, 4, channels).mean((2, 4))
+
+
+def bilinear(image):
+    """Four times as high and wide; the values stand at the middles of cells."""
+    for axis in (1, 2):
+        length = image.shape[axis]
+        at = np.clip((np.arange(4 * length) + 0.5) / 4 - 0.5, 0, length - 1)
+        low = np.minimum(np.floor(at).astype(int), length - 2)
+        part = (at - low).reshape([-1 if a == axis else 1 for a in range(4)])
+        image = (1 - part) * image.take(low, axis) + part * image.take(low + 1, axis)
+    return image
+
+
+def views(images, ldrs):
+    """As `_views` says, in float64 and without its pooling."""
+    usable = [((ldr > 0.01) & (ldr < 0.98)).all(-1, keepdims=True) for ldr in ldrs]
+    masks, found = [np.ones_like(usable[0]), *usable], []
+    for a, b in itertools.combinations(range(4), 2):
+        mask = np.float64(masks[a] & masks[b])
+        apart = np.abs(cells((images[a] - images[b]) * mask)).mean(-1, keepdims=True)
+        for side in (4, 16):
+            share = mean_around(cells(mask), side)
+            found.append(np.log(mean_around(apart, side) / (share + 1e-4) + 1e-3))
+            if a:
+                found.append(share)
+    for image in images:
+        noise = cells(np.abs(image - mean_around(image, 3)).mean(-1, keepdims=True))
+        smoothest = noise.min((1, 2), keepdims=True)  # the image is smaller than the view from its middle
+        assert noise.shape[1] <= 8 and noise.shape[2] <= 8
+        found += [np.log(noise + 1e-4), np.log(np.broadcast_to(smoothest, noise.shape) + 1e-4)]
+    return np.concatenate(found, -1)
 
 
 def convolution(x, weights):
@@ -50,14 +105,19 @@ def test_weights_fall_with_the_fourth_power_of_the_predicted_errors():
     apart = [np.abs(image - compressed[0]) for image in compressed[1:]]
     mean, variance = features.mean(-1, keepdims=True), features.var(-1, keepdims=True)
     normal = (features - mean) / np.sqrt(variance + 1e-5) * params['norm']['scale'] + params['norm']['bias']
-    seen = np.concatenate([normal, *compressed, *(x[..., 6 * i + 3 : 6 * i + 6] for i in range(3)), *apart], -1)
+    far = views(compressed[:4], ldrs_of(x))
+    assert far.shape == (SIZE[0], SIZE[1] // 4, SIZE[2] // 4, 26)
+    far = far @ params['views_hidden']['kernel'] + params['views_hidden']['bias']
+    far = far * scipy.special.ndtr(far) @ params['views']['kernel'] + params['views']['bias']
+    seen = np.concatenate([normal, *compressed, *ldrs_of(x), *apart, bilinear(far)], -1)
     for name in ('hidden_0', 'hidden_1'):
         seen = convolution(seen, params[name])
         seen = seen * scipy.special.ndtr(seen)
     errors = np.exp(np.moveaxis(convolution(seen, params['errors']).reshape(*SIZE, CANDIDATES, 3), -2, 0) + TYPICAL)
     expected = (errors**-SHARPNESS * candidates(merged, x)).sum(0) / (errors**-SHARPNESS).sum(0)
     found, log_errors = jax.jit(head.apply)({'params': params}, features, merged, x)
-    np.testing.assert_array_equal(found, candidates(merged, x))
+    np.testing.assert_array_equal(found[:4], candidates(merged, x)[:4])
+    np.testing.assert_allclose(found[4], candidates(merged, x)[4], rtol=1e-6)
     np.testing.assert_allclose(np.exp(np.float64(log_errors)), errors, rtol=1e-4)
     np.testing.assert_allclose(mixed(found, log_errors), expected, rtol=1e-4, atol=1e-6)
 
@@ -79,7 +139,7 @@ def test_one_candidate_can_be_taken_as_it_is(chosen):
     head, params, (features, merged, x) = with_parameters(deviation=0.0)
     params['errors']['bias'] = np.repeat(-50 * (np.arange(CANDIDATES) == chosen), 3).astype(np.float32)
     result = mix(head, params, features, merged, x)
-    np.testing.assert_array_equal(result, candidates(merged, x)[chosen])
+    np.testing.assert_allclose(result, candidates(merged, x)[chosen], rtol=1e-6 if chosen == 4 else 0)
 
 
 @pytest.mark.parametrize('evs', EXPOSURES)
@@ -100,12 +160,12 @@ def test_in_the_network_it_comes_after_equation_16_and_changes_nothing_else():
     params = afunet.init_params(blending, 0)
     rest = {name: params[name] for name in params if name != 'blend'}
     assert jax.tree.structure(rest) == jax.tree.structure(afunet.init_params(plain, 0))
-    x = photos()
+    x = photos(size=UNEVEN)
     apply = jax.jit(lambda p, x: blending.apply({'params': p}, x))
     expected = jax.jit(lambda p, x: plain.apply({'params': p}, x))(rest, x)
-    params['blend']['errors']['bias'] = np.repeat([-50, 0, 0, 0], 3).astype(np.float32)
+    params['blend']['errors']['bias'] = np.repeat([-50, 0, 0, 0, 0], 3).astype(np.float32)
     np.testing.assert_allclose(apply(params, x), expected, rtol=0, atol=1e-6)
-    params['blend']['errors']['bias'] = np.repeat([0, 0, -50, 0], 3).astype(np.float32)
+    params['blend']['errors']['bias'] = np.repeat([0, 0, -50, 0, 0], 3).astype(np.float32)
     np.testing.assert_array_equal(apply(params, x), x[..., 6:9])
 
 
@@ -125,3 +185,31 @@ def test_the_loss_of_an_exact_candidate_has_a_bound():
     found = np.repeat(label[None], CANDIDATES, 0)
     losses_of = [losses.error_prediction(found, np.full(found.shape, s), label)[0] for s in (-4, -7, -20)]
     assert losses_of[1] < losses_of[0] < losses_of[2]
+
+
+@pytest.mark.parametrize('moved', [False, True])
+def test_it_sees_from_afar_whether_something_has_moved(moved):
+    rng = np.random.default_rng(0)
+    truth = np.repeat(rng.uniform(0.3, 0.6, (1, 8, 8, 3)), 8, 1).repeat(8, 2)
+    frames = [truth + 0.05 * rng.standard_normal(truth.shape) for _ in range(4)]
+    if moved:
+        frames[2] = np.roll(frames[2], 8, 2)
+    found = blend._views([jnp.float32(frame) for frame in frames], [jnp.full(truth.shape, 0.5)] * 3)
+    of_short_and_middle = np.asarray(found)[..., 6 + 2]  # after three pairs with the network's image, wider view
+    assert (np.exp(of_short_and_middle) > 0.05).mean() == moved
+
+
+def test_what_is_clipped_or_black_is_not_compared():
+    rng = np.random.default_rng(1)
+    images = [jnp.float32(rng.random((1, 16, 16, 3))) for _ in range(4)]
+    for colour in ([0.5, 0.5, 0.0], [0.2, 1.0, 0.2]):
+        ldrs = [jnp.tile(jnp.array(c), (1, 16, 16, 1)) for c in ([0.5, 0.5, 0.5], colour, [0.5, 0.5, 0.5])]
+        found = np.asarray(blend._views(images, ldrs))
+        shares = found[..., [7, 9, 11, 13, 15, 17]]
+        np.testing.assert_array_equal(shares[0, 0, 0], [0, 0, 1, 1, 0, 0])
+        np.testing.assert_allclose(np.exp(found[..., 6]), blend.LEAST_DIFFERENCE, rtol=1e-5)
+
+
+def test_windows_that_cells_do_not_fill_are_refused():
+    with pytest.raises(ConfigError, match='window_size is a multiple of 4, but it is 6'):
+        afunet.build({**MODEL, 'head': 'blend', 'window_size': 6})
