@@ -32,7 +32,8 @@ CELL = 4  # rows and columns of pixels over which differences are averaged, nois
 VIEWS = (4, 16)  # rows and columns of cells in which images are compared
 VIEW_CHANNELS = 8  # that every pixel is told of the views: as many as it takes, for they are large
 USABLE = (0.01, 0.98)  # LDR values between which an exposure shows what was there
-LEAST_DIFFERENCE, LEAST_NOISE = 1e-3, 1e-4  # of mu-law values, before their logarithm is taken
+LEAST_DIFFERENCE, LEAST_NOISE = 1e-3, 1e-4  # of mu-law values, added before their logarithm is taken
+LEAST_SHARE = 1e-4  # of pixels that can be compared, added before it divides
 
 
 class Blend(nn.Module):
@@ -98,7 +99,7 @@ def _views(images: Sequence[jax.Array], ldrs: Sequence[jax.Array]) -> jax.Array:
         difference = jnp.abs(difference).mean(-1, keepdims=True)
         for view in VIEWS:
             seen = _around(share, view)
-            found.append(jnp.log(_around(difference, view) / (seen + LEAST_NOISE) + LEAST_DIFFERENCE))
+            found.append(jnp.log(_around(difference, view) / (seen + LEAST_SHARE) + LEAST_DIFFERENCE))
             found += [seen] if first else []
     for image in images:
         noise = _cells(jnp.abs(image - _around(image, 3)).mean(-1, keepdims=True))
