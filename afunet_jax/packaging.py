@@ -41,7 +41,8 @@ def describe(
     config = _without_places(about['config'])
     return {
         'model': config['model'], 'config': config, 'step': about['step'],
-        'validation': about.get('validation'), 'recipes': [{key: data[key] for key in data if key != 'scenes'} for data in manifests],
+        'validation': about.get('validation'),
+        'recipes': [{key: data[key] for key in data if key != 'scenes'} for data in manifests],
         'before': [{'step': one['step'], 'config': _without_places(one['config'])} for one in before],
         'commit': commit, 'license': license,
         'figures': {group: reports.means(rows) for group, rows in found.items()},

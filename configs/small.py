@@ -1,16 +1,18 @@
-"""The small network whose weights come with the package: one stage, trained in two hours and a half on two CPU cores.
+"""The small network whose weights come with the package: one stage, trained in three hours on two CPU cores.
 
-    python -m afunet_jax.data.brackets --hdr=HDR_IMAGES --out=data/brackets --train=300 --validation=12 --test=30 --seed=1
+    python -m afunet_jax.data.brackets --hdr=HDR_IMAGES --out=data/brackets --seed=1 \\
+        --train=300 --validation=12 --test=30
     python train.py --config=configs/small.py --workdir=runs/small --config.model.head=sigmoid
     python train.py --config=configs/small.py --workdir=runs/small_2 --weights=runs/small --config.model.head=sigmoid \\
         --config.seed=444 --config.optimizer.learning_rate=1e-3
     python train.py --config=configs/small.py --workdir=runs/small_3 --weights=runs/small_2 --config.model.head=sigmoid \\
         --config.seed=555 --config.optimizer.learning_rate=6e-4 --config.train.steps=10000
-    python -m afunet_jax.data.brackets --hdr=HDR_IMAGES --out=data/brackets_2 --train=600 --validation=24 --test=0 --seed=2 \\
-        --static=0.35
-    python train.py --config=configs/small.py --workdir=runs/small_4 --weights=runs/small_3 --config.data.dir=data/brackets_2 \\
-        --config.seed=666 --config.optimizer.learning_rate=1.5e-3 --config.train.batch_size=4 --config.train.steps=5000 \\
-        --config.train.checkpoint_every=500 --config.validation.scenes=24 --config.validation.every=500
+    python -m afunet_jax.data.brackets --hdr=HDR_IMAGES --out=data/brackets_2 --seed=2 \\
+        --train=600 --validation=24 --test=0 --static=0.35
+    python train.py --config=configs/small.py --workdir=runs/small_4 --weights=runs/small_3 \\
+        --config.data.dir=data/brackets_2 --config.seed=666 --config.optimizer.learning_rate=1.5e-3 \\
+        --config.train.batch_size=4 --config.train.steps=5000 --config.train.checkpoint_every=500 \\
+        --config.validation.scenes=24 --config.validation.every=500
     python eval.py --config=configs/small.py --weights=runs/small_4 --out=runs/small_4/eval
     python -m afunet_jax.packaging --before=runs/small --before=runs/small_2 --before=runs/small_3 \\
         --workdir=runs/small_4 --results=runs/small_4/eval --data=data/brackets/brackets.json \\

@@ -13,7 +13,8 @@ rng = np.random.default_rng(0)
 def test_functions_keep_their_kind_of_array_and_float32(as_array):
     x = as_array(rng.random((4, 5, 3), np.float32))
     for y in (hdr.to_radiance(x, 4.0), hdr.from_radiance(x, 4.0), hdr.mu_law(x), hdr.inverse_mu_law(x),
-              hdr.exposure_time(x), hdr.weighted_merge([x] * 3, [x] * 3), hdr.network_input(as_array(np.stack([x] * 3)), np.float32([0, 2, 4]))):  # fmt: skip
+              hdr.exposure_time(x), hdr.weighted_merge([x] * 3, [x] * 3),
+              hdr.network_input(as_array(np.stack([x] * 3)), np.float32([0, 2, 4]))):  # fmt: skip
         assert isinstance(y, type(x)) and y.dtype == np.float32
 
 

@@ -2,7 +2,8 @@
 
 Not in the paper, whose Eq. (16) draws every pixel anew: what stands still and is exposed well is already in the
 photos, more exactly than a small network can draw it. The head predicts how far each of the five candidates is from
-the truth, and takes their mean with weights that fall with that error: the nearer, the heavier, as inverse variances do.
+the truth, and takes their mean with weights that fall with that error: the nearer, the heavier, as inverse variances
+do.
 
 Whether two exposures differ by noise or because something has moved does not show in a few pixels. So the head is told
 how well images agree in views of 16 and 64 pixels, and how noisy they are there; see `_views`.
@@ -132,8 +133,10 @@ def _around(image: jax.Array, side: int) -> jax.Array:
 
 
 def _inside(length: int, side: int) -> jax.Array:
-    """How many of `side` neighbours in a row of so many places there are, for each of them. Pooling of ones would give
-    the same, and XLA takes minutes to do that while it compiles."""
+    """How many of `side` neighbours in a row of so many places there are, for each of them.
+
+    Pooling of ones would give the same, and XLA takes minutes to do that while it compiles.
+    """
     place = jnp.arange(length)
     return jnp.minimum(place + side // 2, length - 1) - jnp.maximum(place - (side - 1) // 2, 0) + 1
 
