@@ -130,6 +130,7 @@ def test_gradients_match_the_release(golden, batch):
         np.testing.assert_allclose(head, wanted, rtol=0, atol=1e-4 * norm + 1e-9, err_msg=key)
 
 
+@pytest.mark.slow
 def test_five_adam_steps_match_the_release(golden, batch):
     model = golden_twin()
     expected = np.load(golden / 'train.npz')
