@@ -1,5 +1,7 @@
 """Evaluates AFUNet: python eval.py --config=configs/demo.py [--weights=DIR_OR_FILE] --out=DIR [--config.KEY=VALUE]."""
 
+import sys
+
 from absl import flags
 from ml_collections import config_flags
 
@@ -18,7 +20,10 @@ def main(_) -> None:
     config, weights = _CONFIG.value, _WEIGHTS.value
     if not weights:
         weights = safetensors_weights.packaged()
-        config.model.update(afunet.architecture(safetensors_weights.read(weights)[0]['model']))
+        ours = afunet.architecture(safetensors_weights.read(weights)[0]['model'])
+        whose = "the config's" if afunet.architecture(config.model) == ours else "not the config's network"
+        print(f'no --weights: those of the package are evaluated, {weights}, {whose}', file=sys.stderr)
+        config.model.update(ours)
     evaluation.run(afunet.build(config.model), config, weights, _OUT.value)
 
 

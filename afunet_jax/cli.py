@@ -4,7 +4,9 @@ Exit status: 0 done; 2 (`EXIT_ERROR`) a mistake or a fault that the message expl
 (130 Ctrl-C, 143 SIGTERM, 138 SIGUSR1 on Linux), after what `afunet_jax.signals` says.
 """
 
+import argparse
 import functools
+import io
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
@@ -30,6 +32,7 @@ def errors_as_messages(main: Callable[..., Any]) -> Callable[..., Any]:
 
     @functools.wraps(main)
     def wrapped(*args: Any) -> Any:
+        _show_any_name()
         logging.set_verbosity(logging.FATAL)  # Orbax reports every move, and errors, which we raise, twice
         try:
             with signals.handled():
@@ -42,6 +45,13 @@ def errors_as_messages(main: Callable[..., Any]) -> Callable[..., Any]:
     return wrapped
 
 
+def natural(text: str) -> int:
+    """For argparse: a whole number of 0 or more."""
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f'expected a whole number of 0 or more, not {text!r}')
+    return int(text)
+
+
 def _parse(argv: Sequence[str]) -> Sequence[str]:
     try:
         return app.parse_flags_with_usage(argv)
@@ -52,7 +62,14 @@ def _parse(argv: Sequence[str]) -> Sequence[str]:
         _exit(f'error: {given}: {reason}. configs/default.py has every key of a config, with its type', EXIT_ERROR)
 
 
+def _show_any_name() -> None:
+    """Names of files need not be UTF-8, nor what the screen can show."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors='backslashreplace')
+
+
 def _exit(message: str, status: int) -> NoReturn:
-    message = message.encode('utf-8', 'backslashreplace').decode()  # names of files need not be UTF-8
+    _show_any_name()
     print(message, file=sys.stderr, flush=True)
     sys.exit(status)

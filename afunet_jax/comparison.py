@@ -31,8 +31,8 @@ SECONDS = 'seconds'  # less is better, and it belongs to a machine
 NOT_SCORES = ('scene', 'method', 'height', 'width', SECONDS)
 # Settings that change no figure of a scene: they may differ.
 FREE_SETTINGS = {
-    'data': ('dir', 'prepared_dir'),
-    'eval': ('baselines', 'metrics', 'pictures', 'scenes'),
+    'data': ('dir', 'prepared_dir', 'follow_links', 'max_pixels'),
+    'eval': ('baselines', 'memory_limit', 'metrics', 'pictures', 'report', 'report_inline', 'scenes'),
 }
 
 
@@ -315,7 +315,7 @@ def _parser() -> argparse.ArgumentParser:
     add('--method', help='of both (default: the first in each file, the network)')
     add('--method_b', help='of B, if it is another one')
     add('--common_scenes', action='store_true', help='compare the scenes that both have')
-    add('--seed', type=int, default=SEED, help='of the resamples')
+    add('--seed', type=cli.natural, default=SEED, help='of the resamples')
     add('--json', type=pathlib.Path, metavar='FILE', help='write the comparison there too')
     return parser
 

@@ -16,6 +16,7 @@ import numpy as np
 from afunet_jax import checkpoints, hdr, html_report, memory, parallel, published, reports, sizes
 from afunet_jax.baselines import BASELINES
 from afunet_jax.data import datasets
+from afunet_jax.data.layouts import get_layout
 from afunet_jax.data.progress import ProgressLine
 from afunet_jax.data.scenes import Scene
 from afunet_jax.errors import ConfigError, DataError, WeightsError
@@ -64,7 +65,10 @@ class Network:
         if small_images not in SMALL_IMAGES:
             raise ConfigError(f'small_images is one of {", ".join(SMALL_IMAGES)}, not {small_images!r}')
         if pad_to < 1 or pad_to % model.window_size:
-            raise ConfigError(f'pad_to is a multiple of the window ({model.window_size} pixels), not {pad_to}')
+            fitting = max(1, round(pad_to / model.window_size)) * model.window_size
+            raise ConfigError(
+                f'eval.pad_to is a multiple of the window ({model.window_size} pixels), {fitting} for one, not {pad_to}'
+            )
         if memory_limit < 0:
             raise ConfigError(f'memory_limit is a number of GB, or 0 for what is free, not {memory_limit}')
         self._model, self._pad_to, self._small_images = model, pad_to, small_images
@@ -214,7 +218,7 @@ def evaluate(
     for scene in scenes:
         merged = {name: method(scene) for name, method in methods.items()}
         scored = {} if scene.label is None else {
-            name: measure(result.image, scene.label, metrics) for name, result in merged.items()
+            name: _measure(scene, name, result.image, metrics) for name, result in merged.items()
         }  # fmt: skip
         for name, result in merged.items():
             height, width = result.image.shape[:2]
@@ -223,6 +227,13 @@ def evaluate(
                          'seconds': result.seconds, **dict.fromkeys(metrics), **figures})  # fmt: skip
         on_scene(scene, merged, scored)
     return rows
+
+
+def _measure(scene: Scene, method: str, image: np.ndarray, metrics: Sequence[str]) -> Scored:
+    try:
+        return measure(image, scene.label, metrics)
+    except DataError as error:
+        raise DataError(f'scene {scene.name}, {method}: {error}') from error
 
 
 def run(model: Any, config: Any, weights: str, out: str | pathlib.Path) -> list[dict[str, Any]]:
@@ -243,14 +254,17 @@ def run(model: Any, config: Any, weights: str, out: str | pathlib.Path) -> list[
     checkpoints.check_architecture(found, config.model, weights)
     network = Network(model, params, settings.pad_to, settings.small_images, settings.memory_limit)
     found_scenes, scenes = datasets.evaluation_scenes(config.data, settings.split, settings.scenes)
+    reports.make_folder(out)
     progress, done, written = ProgressLine('scenes'), 0, []
 
     def on_scene(scene: Scene, merged: Mapping[str, Merged], scored: Mapping[str, Scored]) -> None:
         nonlocal done
+        if not done:  # from here on an earlier evaluation's tables would stand beside pictures that are not theirs
+            reports.remove_results(out, html_report.PAGE)
         done += 1
         images = {name: result.image for name, result in merged.items()}
         if settings.pictures:
-            reports.write_pictures(out / 'pictures', scene.name, images, scene.label)
+            reports.write_pictures(out / reports.PICTURES, scene.name, images, scene.label)
         if settings.report:
             maps = _detection_maps(scored)
             pictures = html_report.ScenePictures(scene.name, images, scene.label, scene.ldrs[1], maps)
@@ -268,7 +282,7 @@ def run(model: Any, config: Any, weights: str, out: str | pathlib.Path) -> list[
     }  # fmt: skip
     reports.write_results(out, rows, about)
     if settings.pictures:
-        reports.write_overview(out / 'pictures', [scene.name for scene in found_scenes], list(methods))
+        reports.write_overview(out / reports.PICTURES, [scene.name for scene in found_scenes], list(methods))
     print(reports.scores_table(rows))
     beside = _beside_published(config, rows)
     if beside is not None:
@@ -298,4 +312,9 @@ def _beside_published(config: Any, rows: Sequence[Mapping[str, Any]]) -> reports
     """What papers publish of this data set's test scenes, beside ours."""
     if config.eval.split != 'test' or config.data.layout not in published.DATASETS:
         return None
-    return published.table(config.data.layout, reports.means(rows))
+    expected = get_layout(config.data.layout).expected['test']
+    scenes = len({row['scene'] for row in rows})
+    part = '' if scenes == expected else f' ({scenes} of {expected} scenes)'
+    return published.table(
+        config.data.layout, {f'{method}{part}': figures for method, figures in reports.means(rows).items()}
+    )

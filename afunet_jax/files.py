@@ -41,9 +41,9 @@ def natural_key(name: str) -> tuple[list[tuple[int, int, str]], str]:
 
 
 def write_text(path: str | pathlib.Path, text: str) -> None:
-    """Writes UTF-8 text, whole or not at all."""
+    """Writes UTF-8 text, whole or not at all; what is no UTF-8 in names of files is written with backslashes."""
     with replacing(path) as temporary:
-        temporary.write_text(text, encoding='utf-8')
+        temporary.write_text(text, encoding='utf-8', errors='backslashreplace')
 
 
 def write_json(path: str | pathlib.Path, value: Any) -> None:

@@ -5,6 +5,7 @@ import dataclasses
 import io
 import math
 import pathlib
+import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -13,10 +14,12 @@ import imageio.v3 as iio
 import numpy as np
 
 from afunet_jax import files, hdr, image_io
-from afunet_jax.errors import DataError
+from afunet_jax.errors import ConfigError, DataError
 from afunet_jax.metrics.registry import METRICS
 
 TRAINING_LOG = 'metrics.jsonl'  # in a run's folder: training writes it, the HTML report draws it
+RESULTS = ('results.json', 'results.csv', 'results.txt')
+PICTURES, OVERVIEW = 'pictures', 'overview.png'  # a folder in that of an evaluation, and a picture in it
 SECONDS = 'seconds'
 SECONDS_DIGITS = 2
 GROUND_TRUTH = 'ground truth'
@@ -160,15 +163,36 @@ def scores_table(rows: Sequence[Mapping[str, Any]]) -> str:
     return table(['scene', 'method', *(METRICS[name].title for name in metrics), SECONDS], lines)
 
 
+def make_folder(folder: pathlib.Path) -> None:
+    """Makes the folder of an evaluation.
+
+    Raises:
+        ConfigError: it cannot be made or written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise ConfigError(f'--out={folder}: cannot be made or written ({error.strerror}); name a folder') from error
+
+
+def remove_results(folder: pathlib.Path, report: str) -> None:
+    """Removes what tells of a whole evaluation, the page `report` too; pictures stay until they are written anew."""
+    for name in (*RESULTS, f'{PUBLISHED}.txt', f'{PUBLISHED}.csv', report, f'{PICTURES}/{OVERVIEW}'):
+        (folder / name).unlink(missing_ok=True)
+
+
 def write_results(folder: pathlib.Path, rows: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) -> None:
     """Writes `results.json` (about, means, deviations, scenes), `results.csv` (scenes) and `results.txt` (the table).
 
     Figures that are not numbers in JSON (the PSNR of equal images is infinite) are written as strings.
     """
     content = {**about, 'means': means(rows), 'deviations': deviations(rows), 'scenes': list(rows)}
-    files.write_json(folder / 'results.json', json_able(content))
-    files.write_text(folder / 'results.csv', _csv(list(rows[0]), rows))
-    files.write_text(folder / 'results.txt', scores_table(rows) + '\n')
+    as_json, as_csv, as_text = (folder / name for name in RESULTS)
+    files.write_json(as_json, json_able(content))
+    files.write_text(as_csv, _csv(list(rows[0]), rows))
+    files.write_text(as_text, scores_table(rows) + '\n')
 
 
 def write_pictures(
@@ -184,8 +208,11 @@ def write_pictures(
         name = _file_name(method)
         image_io.write_hdr(folder / scene / f'{name}.hdr', np.maximum(image, 0))
         image_io.write_ldr(folder / scene / f'{name}.png', mu_law_picture(image))
-    if label is not None:
-        image_io.write_ldr(folder / scene / f'{_file_name(GROUND_TRUTH)}.png', mu_law_picture(label))
+    truth = folder / scene / f'{_file_name(GROUND_TRUTH)}.png'
+    if label is None:
+        truth.unlink(missing_ok=True)  # of an earlier evaluation, of other data
+    else:
+        image_io.write_ldr(truth, mu_law_picture(label))
 
 
 def write_overview(folder: pathlib.Path, scenes: Sequence[str], methods: Sequence[str]) -> None:
@@ -204,7 +231,7 @@ def write_overview(folder: pathlib.Path, scenes: Sequence[str], methods: Sequenc
     widest = max(row.shape[1] for row in rows)
     rows = [np.pad(row, ((0, OVERVIEW_GAP), (0, widest - row.shape[1]), (0, 0)), constant_values=255) for row in rows]
     picture = np.concatenate([_caption(columns, widest), *rows])
-    image_io.write_ldr(folder / 'overview.png', picture)
+    image_io.write_ldr(folder / OVERVIEW, picture)
 
 
 def _thumbnail(path: pathlib.Path) -> np.ndarray:

@@ -145,6 +145,7 @@ def run(model: nn.Module, config: Any, workdir: str | pathlib.Path, weights: str
             held.enter_context(checkpoints.locked_workdir(workdir))
         record.check(workdir, config.data)
         store, held_back = _read_in_turn(config)
+        validate = Validator(model, config, held_back)
         batches = _batches(store, config)
         held.callback(batches.close)
         if parallel.is_main():
@@ -156,7 +157,6 @@ def run(model: nn.Module, config: Any, workdir: str | pathlib.Path, weights: str
         saved = checkpoints.Checkpoints(workdir, config.train.keep_checkpoints, parallel.process_index())
         held.callback(saved.close)
         state, before = _start(model, optimizer, config, saved, batches, weights)
-        validate = Validator(model, config, held_back)
         Trainer(model, optimizer, schedule, config, workdir, saved, batches, validate).train(state, loss, before)
 
 
@@ -265,18 +265,17 @@ class Validator:
     """Mean scores of the scenes held back, shared out over the processes. False if there are none."""
 
     def __init__(self, model: nn.Module, config: Any, scenes: list):
-        self._model, self._eval, self._scenes = model, config.eval, scenes
-        self._network = None
+        settings = config.eval
+        self._scenes = scenes
+        self._network = evaluation.Network(model, {}, settings.pad_to, settings.small_images, settings.memory_limit)
+        for scene in scenes:  # what cannot be validated is known before the first step
+            self._network.padded_size(*scene.ldrs.shape[1:3], f'scene {scene.name}, held back for validation')
 
     def __bool__(self) -> bool:
         return bool(self._scenes)
 
     def __call__(self, params: Any, asked: signals.Asked) -> dict[str, float] | None:
         """The scores; None if a process was asked to end before all scenes were done."""
-        if self._network is None:
-            self._network = evaluation.Network(
-                self._model, params, self._eval.pad_to, self._eval.small_images, self._eval.memory_limit
-            )
         self._network.set_params(params)
         own = self._scenes[parallel.process_index() :: parallel.process_count()]
         with sizes.kept():  # to let go of them would cost the training step its program

@@ -108,14 +108,21 @@ def format_rows(rows: Sequence[dict[str, Any]], rivals: Sequence[str]) -> str:
     lines = []
     for row in rows:
         def seconds(side: str) -> str:
+            if f'{side}_s' not in row:
+                return '-'
             return f'{row[f"{side}_s"]:.3f} s ({row[f"{side}_min_s"]:.3f}-{row[f"{side}_max_s"]:.3f})'
 
-        ratios = [row['ratio' if side == 'twin' else f'{side}_ratio'] for side in rivals]
+        ratios = [row.get('ratio' if side == 'twin' else f'{side}_ratio') for side in rivals]
+        peaks = [row.get(f'{side}_peak_mb') for side in ('ours', *rivals)]
         lines.append([
-            row['name'], seconds('ours'), *map(seconds, rivals), *(f'{ratio:.2f}x' for ratio in ratios),
-            *(f'{row[f"{side}_peak_mb"]:.0f} MB' for side in ('ours', *rivals)), f'{row["ours_first_s"]:.1f} s',
+            row['name'], seconds('ours'), *map(seconds, rivals), *(_shown(ratio, '.2f', 'x') for ratio in ratios),
+            *(_shown(peak, '.0f', ' MB') for peak in peaks), f'{row["ours_first_s"]:.1f} s',
         ])  # fmt: skip
     return reports.table(titles, lines)
+
+
+def _shown(value: float | None, digits: str, unit: str) -> str:
+    return '-' if value is None else f'{value:{digits}}{unit}'
 
 
 def about() -> dict[str, Any]:

@@ -32,6 +32,14 @@ def test_the_middle_exposure_is_exact_where_it_does_not_clip():
     assert error[~clipped].max() < 1e-3 and error[clipped].mean() > 0.05
 
 
+@pytest.mark.parametrize('size', [(48, 64), (62, 64), (33, 65), (31, 40), (7, 100), (128, 9)])
+def test_small_and_narrow_images_are_aligned_too(size):
+    scene = scene_of(*size)
+    merged = baselines.aligned_debevec(scene)
+    assert merged.shape == (*size, 3) and np.isfinite(merged).all()
+    assert np.abs(merged - scene.label).mean() < 0.5 * scene.label.mean()
+
+
 def test_debevecs_merge_is_exact_to_8_bits_where_nothing_moves():
     scene = scene_of(128, 192)
     inside = scene.label.max(-1) < 0.9  # what the short exposure clips is unknown

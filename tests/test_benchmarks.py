@@ -41,6 +41,13 @@ def test_every_work_says_what_it_is():
             assert work.height % 128 == work.width % 128 == 0
 
 
+def test_a_rival_that_did_not_run_leaves_a_gap_in_the_table():
+    row = {'name': 'data', 'ours_first_s': 1.0, 'ratio': 3.0}
+    row |= {f'{side}_{key}': 1.0 for side in ('ours', 'twin') for key in ('s', 'min_s', 'max_s', 'peak_mb')}
+    *_, line = program.format_rows([row], ('twin', 'compiled')).splitlines()
+    assert line.split().count('-') == 3 and '3.00x' in line
+
+
 def test_an_unknown_work_is_refused():
     command = [sys.executable, '-m', 'benchmarks', '--work=sleep']
     run = subprocess.run(command, cwd=small.ROOT, capture_output=True, text=True)

@@ -27,6 +27,13 @@ def test_an_error_of_ours_is_a_message_and_status_2(capsys):
     assert capsys.readouterr().err == 'error: no such scene\n'
 
 
+def test_names_that_the_screen_cannot_show_do_not_end_a_program():
+    code = "from afunet_jax import cli; cli.errors_as_messages(lambda: print('caf\\udce9 stra\u00dfe'))()"
+    environment = {**os.environ, 'PYTHONIOENCODING': 'ascii:strict'}
+    run = subprocess.run([sys.executable, '-c', code], cwd=small.ROOT, env=environment, capture_output=True, text=True)
+    assert run.stdout == 'caf\\udce9 stra\\xdfe\n', run.stderr
+
+
 @pytest.mark.parametrize('number', signals.SIGNALS)
 def test_a_signal_ends_a_program_with_a_message_and_its_status(number, capsys):
     def main():

@@ -410,6 +410,13 @@ def test_without_weights_there_are_initial_values():
     assert command_line._weights_of(command_line._parser().parse_args([]))[0] == AFUNet(num_stages=4)
 
 
+def test_weights_of_a_bfloat16_training_are_compared_in_float32(monkeypatch):
+    trained = {**TINY, 'dtype': 'bfloat16', 'attention': 'fused', 'drop_path': 0.3}
+    monkeypatch.setattr(checkpoints, 'load_weights', lambda path: (trained, {}))
+    model, _, _ = command_line._weights_of(command_line._parser().parse_args(['--weights=workdir']))
+    assert model == afunet.build(TINY)
+
+
 ERRORS = {  # arguments: what the message says
     '--weights=nowhere.pth': 'no such file',
     '--weights=x.pth --stages=2': 'not allowed with argument --weights',

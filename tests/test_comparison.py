@@ -157,6 +157,12 @@ def test_different_settings_are_refused(change, message, pair, tmp_path, figures
             compared(pair[0], other, **options)
 
 
+def test_settings_that_change_no_figure_may_differ(pair, tmp_path, figures):
+    change = {'eval': {'report': False, 'report_inline': True, 'memory_limit': 3.0}, 'data': {'max_pixels': 1}}
+    other = write(tmp_path / 'c', rows_of('AFUNet', figures[1]), **change)
+    assert compared(pair[0], other)
+
+
 def test_different_scenes_are_refused_or_left_out(pair, tmp_path, figures):
     other = write(tmp_path / 'c', rows_of('AFUNet', figures[1][:5]))
     with pytest.raises(
@@ -250,6 +256,7 @@ def test_the_command_prints_and_writes(pair, tmp_path, capsys):
     [
         (['--method=HDR'], "no method 'HDR'"),
         (['--json=.'], 'is a folder'),
+        (['--seed=-1'], "0 or more, not '-1'"),
     ],
 )
 def test_mistakes_end_with_a_message(arguments, message, pair, capsys):

@@ -4,6 +4,7 @@ import base64
 import csv
 import dataclasses
 import json
+import shutil
 import types
 
 import cv2
@@ -172,7 +173,8 @@ def test_tables_and_pictures_are_written(data, weights, tmp_path, capsys):
     assert beside in printed and 'AFUNet' in beside and 'measured' in beside and 'published' in beside
     assert page.count('<tr class="measured">') == 4 and 'href="#source-1"' in page
     with open(tmp_path / 'out' / 'published.csv') as file:
-        assert [row['method'] for row in csv.DictReader(file) if row['from'] == 'measured'] == list(results['means'])
+        measured = [row['method'] for row in csv.DictReader(file) if row['from'] == 'measured']
+    assert measured == [f'{method} (2 of 15 scenes)' for method in results['means']]  # published means are of all
     assert all(0 < row['hdrvdp2_sctnet'] < 100 for row in rows)
     folder = tmp_path / 'out' / 'pictures' / '001'
     names = {'AFUNet', 'middle_exposure', 'weighted_merge', 'MTB_and_Debevec'}
@@ -225,6 +227,76 @@ def test_parts_can_be_left_out(data, weights, tmp_path):
     rows = run(config, weights, tmp_path / 'out')
     assert [row['method'] for row in rows] == ['AFUNet']
     assert not {'pictures', 'report.html'} & {path.name for path in (tmp_path / 'out').iterdir()}
+
+
+@pytest.fixture(scope='module')
+def evaluated(data, weights, tmp_path_factory):
+    """The folder of an evaluation of both scenes, with everything but pictures of the report."""
+    folder = tmp_path_factory.mktemp('evaluated')
+    config = small.config(data, folder)
+    config.eval.update(metrics=('psnr_mu',), report=False)
+    run(config, weights, folder / 'out')
+    (folder / 'out' / 'report.html').write_text('of an earlier evaluation')
+    return folder / 'out'
+
+
+def test_an_evaluation_that_stops_leaves_no_table_beside_pictures_that_are_not_its_own(data, weights, evaluated, tmp_path):
+    out = shutil.copytree(evaluated, tmp_path / 'out')
+    broken = shutil.copytree(data, tmp_path / 'data')
+    (broken / 'Test' / 'Test-set' / '002' / '2.tif').write_bytes(b'II*')
+    config = small.config(broken, tmp_path)
+    config.eval.update(metrics=('psnr_mu',), report=False, pad_to=16)
+    with pytest.raises(DataError, match='002'):
+        run(config, weights, out)
+    assert [path.name for path in out.iterdir()] == ['pictures']
+    assert not (out / 'pictures' / 'overview.png').exists()
+
+
+def test_one_that_never_begins_leaves_the_last_one_as_it_was(data, weights, evaluated, tmp_path):
+    out = shutil.copytree(evaluated, tmp_path / 'out')
+    config = small.config(tmp_path / 'nowhere', tmp_path)
+    with pytest.raises(DataError):
+        run(config, weights, out)
+    assert {path.name for path in out.iterdir()} == {path.name for path in evaluated.iterdir()}
+
+
+def test_other_data_in_the_same_folder_leave_nothing_of_the_first(weights, evaluated, tmp_path):
+    out = shutil.copytree(evaluated, tmp_path / 'out')
+    small.write_scene(tmp_path / 'data' / 'Test' / '001', label=False)
+    config = small.config(tmp_path / 'data', tmp_path)
+    config.data.layout = 'tursun'
+    config.eval.update(report=False, metrics=('psnr_mu',))
+    run(config, weights, out)
+    names = {path.name for path in out.iterdir()}
+    assert names == {'pictures', 'results.json', 'results.csv', 'results.txt'}
+    assert not (out / 'pictures' / '001' / 'ground_truth.png').exists()
+
+
+def test_an_output_folder_that_cannot_be_is_known_before_the_first_scene(data, weights, tmp_path):
+    (tmp_path / 'out').write_text('a file')
+    with pytest.raises(ConfigError, match='out: cannot be made'):
+        run(small.config(data, tmp_path), weights, tmp_path / 'out')
+
+
+def test_an_error_of_a_metric_names_scene_and_method():
+    scene = dataclasses.replace(scene_of(16, 16), label=np.zeros((16, 16, 3), np.float32))
+    black = {'black': evaluation.timed(lambda scene: np.zeros_like(scene.label))}
+    with pytest.raises(DataError, match='scene noise, black: .*zero everywhere'):
+        evaluation.evaluate(black, [scene], metrics=('hdrvdp2_sctnet',))
+
+
+@pytest.mark.parametrize('most', [-1, -100])
+def test_a_negative_number_of_scenes_is_refused(data, weights, tmp_path, most):
+    config = small.config(data, tmp_path)
+    config.eval.scenes = most
+    with pytest.raises(ConfigError, match=f'eval.scenes.*{most}'):
+        run(config, weights, tmp_path / 'out')
+
+
+def test_names_that_are_no_utf8_stand_in_the_tables(tmp_path):
+    row = {'scene': 'caf\udce9', 'method': 'm', 'psnr_mu': 1.0, 'seconds': 0.1}
+    reports.write_results(tmp_path, [row], {})
+    assert all('caf\\udce9' in (tmp_path / name).read_text() for name in reports.RESULTS)
 
 
 def test_means_are_plain_means_over_scenes():

@@ -22,6 +22,7 @@ def test_tiny_trains_and_evaluates(tmp_path):
     assert len(json.loads((tmp_path / 'out' / 'results.json').read_text())['scenes']) == 8
     status, out, err = small.run('eval.py', '--config=configs/tiny.py', f'--out={tmp_path}/packaged', *data)
     assert status == 0, err
+    assert "those of the package are evaluated" in err and "not the config's network" in err
     results = json.loads((tmp_path / 'packaged' / 'results.json').read_text())
     assert results['weights'] == str(safetensors_weights.PACKAGED)
     packaged, _ = safetensors_weights.read(safetensors_weights.PACKAGED)

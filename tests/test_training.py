@@ -268,6 +268,23 @@ def test_values_out_of_range_are_refused_before_anything_is_written(config, tmp_
     assert not (tmp_path / 'run' / 'config.json').exists()
 
 
+@pytest.mark.parametrize(
+    ('section', 'key', 'value', 'message'),
+    [
+        ('eval', 'pad_to', 12, r'eval.pad_to is a multiple of the window \(8 pixels\), 16 for one'),
+        ('eval', 'pad_to', 128, 'scene 003, held back for validation: 40x56 pixels cannot be padded'),
+        ('eval', 'memory_limit', -1.0, 'memory_limit'),
+    ],
+)
+def test_what_no_validation_could_be_done_with_is_refused_before_the_first_step(
+    config, tmp_path, section, key, value, message
+):
+    config[section][key] = value
+    with pytest.raises((ConfigError, DataError), match=message):
+        train(config, tmp_path / 'run')
+    assert not (tmp_path / 'run').exists()
+
+
 def test_an_unusable_workdir_can_be_used_once_the_cause_is_mended(config, tmp_path):
     config.data.dir = str(tmp_path / 'nowhere')
     with pytest.raises(AFUNetError, match='nowhere'):

@@ -64,8 +64,8 @@ def _parser() -> argparse.ArgumentParser:
     add('--scene', help='folder of one scene; without it, the input is random')
     add('--layout', choices=LAYOUTS, default='kalantari', help="of the scene's files (default kalantari)")
     add('--size', type=_size, default=SIZE, help=f"HxW of the scene's centre or of noise (default {SIZE})")
-    add('--seed', type=_natural, default=0, help='of random weights, input and label (default 0)')
-    add('--steps', type=_natural, default=STEPS, help=f'of Adam (default {STEPS})')
+    add('--seed', type=cli.natural, default=0, help='of random weights, input and label (default 0)')
+    add('--steps', type=cli.natural, default=STEPS, help=f'of Adam (default {STEPS})')
     add('--authors', metavar='CLONE', help="a clone of the authors' code: run its class, not our twin")
     add('--json', type=pathlib.Path, help='also write every figure here')
     return parser
@@ -78,17 +78,11 @@ def _size(text: str) -> tuple[int, int]:
     return int(match[1]), int(match[2])
 
 
-def _natural(text: str) -> int:
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f'expected a whole number of 0 or more, not {text!r}')
-    return int(text)
-
-
 def _weights_of(flags: argparse.Namespace) -> tuple[afunet.AFUNet, dict[str, Any], str]:
     """The network, its parameters, and what they are."""
     if flags.weights:
         settings, params = checkpoints.load_weights(flags.weights)
-        return afunet.build(settings), params, flags.weights
+        return afunet.build(afunet.architecture(settings)), params, flags.weights  # float32, by XLA
     model = afunet.build({'num_stages': flags.stages})
     return model, afunet.init_params(model, flags.seed), f'random initial values of seed {flags.seed}'
 

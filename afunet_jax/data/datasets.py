@@ -77,6 +77,8 @@ def training_scenes(data: Any, held_back: int, progress: Any = 'stderr') -> tupl
 
 def evaluation_scenes(data: Any, split: str, most: int = 0) -> tuple[list[SceneFiles], Iterator[Scene]]:
     """Files of a split's scenes (at most `most`, 0: all), and an iterator that reads them one by one."""
+    if most < 0:
+        raise ConfigError(f'eval.scenes is a number of scenes, or 0 for all, not {most}')
     files = find_scenes(ensure_folder(data), get_layout(data.layout), split, data.follow_links)
     files = files[:most] if most else files
     return files, (read_scene(scene, data.subtract_min_ev, data.max_pixels) for scene in files)

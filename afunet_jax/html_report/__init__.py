@@ -9,7 +9,7 @@ training log, `sourced` shows published figures beside ours, `page` puts the pag
 """
 
 from afunet_jax.html_report.curves import read_log, write_png
-from afunet_jax.html_report.page import write_report
+from afunet_jax.html_report.page import PAGE, write_report
 from afunet_jax.html_report.scenes import ScenePictures, WrittenScene, write_scene
 
-__all__ = ['ScenePictures', 'WrittenScene', 'read_log', 'write_png', 'write_report', 'write_scene']
+__all__ = ['PAGE', 'ScenePictures', 'WrittenScene', 'read_log', 'write_png', 'write_report', 'write_scene']

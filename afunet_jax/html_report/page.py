@@ -172,6 +172,13 @@ def _number(key: str, value: Any) -> str:
     return f'{value:.{_digits(key)}f}' if math.isfinite(value) else '∞'
 
 
+def _sortable(value: float | None) -> float | str | None:
+    """For the script; JSON has no infinity, but JavaScript's `Number('Infinity')` is."""
+    if value is None or math.isnan(value):
+        return None
+    return float(value) if math.isfinite(value) else 'Infinity' if value > 0 else '-Infinity'
+
+
 def _best(key: str, values: Sequence[Any]) -> float | None:
     """The best of several values; None where there is nothing to choose."""
     numbers = [value for value in values if value is not None and not math.isnan(value)]
@@ -357,7 +364,7 @@ def _shown(key: str | None, mine: Sequence[Mapping | None]) -> list[dict[str, An
         {
             'text': _number(key, value),
             'best': best is not None and value == best,
-            'value': None if value is None or not math.isfinite(value) else float(value),
+            'value': _sortable(value),
         }
         for value in values
     ]

@@ -518,14 +518,19 @@
     sortScenes();
   }
 
+  // Scenes without a figure come last in any order.
+  function compare(a, b) {
+    if (order.value === 'given' || a === b) return 0;
+    if (a === null || b === null) return a === null ? 1 : -1;
+    return (a < b) === (order.value === 'low') ? -1 : 1;
+  }
+
   function sortScenes() {
-    const value = (details) => report.values[details.dataset.row][metric.value][0]?.value ?? -Infinity;
-    const compare = {
-      given: (a, b) => a.dataset.row - b.dataset.row,
-      low: (a, b) => value(a) - value(b),
-      high: (a, b) => value(b) - value(a),
-    }[order.value];
-    const sorted = [...scenes].sort((a, b) => compare(a, b) || a.dataset.row - b.dataset.row);
+    const value = (details) => {
+      const found = report.values[details.dataset.row][metric.value][0]?.value;
+      return found == null ? null : Number(found);
+    };
+    const sorted = [...scenes].sort((a, b) => compare(value(a), value(b)) || a.dataset.row - b.dataset.row);
     if (sorted.some((details, i) => details !== document.querySelectorAll('.scene')[i])) {
       document.querySelector('.rows').append(...sorted);
     }

@@ -16,7 +16,8 @@ from afunet_jax.study.entries import Entry, Record, is_finished, read_record
 
 TABLE = 'study'  # the files' name, before the suffix
 FREE_IN_TABLE = (  # may differ between rows whose figures are compared
-    'data.prepared_dir', 'eval.baselines', 'eval.memory_limit', 'eval.metrics', 'eval.pictures',
+    'data.prepared_dir', 'data.follow_links', 'data.max_pixels',
+    'eval.baselines', 'eval.memory_limit', 'eval.metrics', 'eval.pictures', 'eval.report', 'eval.report_inline',
 )  # fmt: skip
 OTHER_DIGITS = 5  # behind the point, of figures that METRICS does not have
 SECONDS = 'seconds'  # of a scene's inference; stands among the means

@@ -88,7 +88,7 @@ def test_infinite_and_missing_scores_are_shown(tmp_path):
     path = html_report.write_report(tmp_path, found, [], {})
     assert '∞' in read(path).text and '–' in read(path).text
     assert json.loads(read(path).scripts[0])['values'][0]['psnr_mu'] == [
-        {'text': '∞', 'best': False, 'value': None}
+        {'text': '∞', 'best': False, 'value': 'Infinity'}
     ]
 
 

@@ -251,6 +251,11 @@ def test_initial_parameters_are_distributed_as_the_modules_say():
             np.testing.assert_array_equal(a, b, err_msg=name)
 
 
+def test_parameters_are_known_where_their_network_cannot_be_computed():
+    shapes = [afunet.parameter_shapes(AFUNet(**{**SMALL, 'attention': kind})) for kind in ('plain', 'fused')]
+    assert shapes[0] == shapes[1]
+
+
 def test_initial_parameters_come_from_the_seed():
     model = AFUNet(**SMALL)
     first, again, other = (jax.tree.leaves(afunet.init_params(model, seed)) for seed in (1, 1, 2))
