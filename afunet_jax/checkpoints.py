@@ -15,7 +15,9 @@ Format version 1 has no manifest. It can be read; damage in it is found where Or
 """
 
 import contextlib
+import errno
 import json
+import os
 import pathlib
 import shutil
 import sys
@@ -248,18 +250,23 @@ class _Folder:
 
     def _put(self, temporary: pathlib.Path, step: int) -> None:
         """Into its place, and the oldest away, in this order."""
-        place = self.path / str(step)
+        place, before = self.path / str(step), None
         if place.exists():
-            self._remove(place)
+            before = self._aside(place)
         temporary.rename(place)
         manifest.sync(self.path)
-        for old in sorted(self.steps())[: -self._keep]:
+        if before:
+            shutil.rmtree(before, ignore_errors=True)
+        others = sorted(other for other in self.steps() if other != step)  # what was saved last stays, whatever its step
+        for old in others[: max(0, len(others) + 1 - self._keep)]:
             self._remove(self.path / str(old))
 
     def _remove(self, place: pathlib.Path) -> None:
-        gone = self.path / f'{SAVING}-no-more-{place.name}'  # no part of it shall pass for a checkpoint
-        place.rename(gone)
-        shutil.rmtree(gone, ignore_errors=True)
+        shutil.rmtree(self._aside(place), ignore_errors=True)
+
+    def _aside(self, place: pathlib.Path) -> pathlib.Path:
+        """Renames it: no part of it shall pass for a checkpoint while it is removed."""
+        return place.rename(self.path / f'{SAVING}-no-more-{place.name}')
 
 
 def _alone(process: int, name: str) -> ocp.options.MultiprocessingOptions:
@@ -294,6 +301,9 @@ def _said(path: pathlib.Path) -> Iterator[None]:
 
 def _reason(error: BaseException) -> str:
     text = getattr(error, 'strerror', None) or ' '.join(str(error).split()) or type(error).__name__
+    for reason in map(os.strerror, (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)):
+        if reason in text:  # somewhere among the traces of Orbax's threads
+            return reason
     return text if len(text) <= MOST_REASON else f'... {text[-MOST_REASON:]}'  # the system's reason stands at the end
 
 
@@ -428,7 +438,7 @@ def check_workdir(workdir: str | pathlib.Path, config: Mapping[str, Any], free: 
     """
     path = pathlib.Path(workdir) / CONFIG_FILE
     if not path.exists():
-        if any((path.parent / name).is_dir() for name in (LATEST, BEST)):
+        if any(any((path.parent / name).glob('*')) for name in (LATEST, BEST)):
             raise CheckpointError(
                 f'{workdir}: has checkpoints but no {CONFIG_FILE}; restore it, or use a new --workdir'
             )

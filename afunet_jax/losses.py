@@ -84,7 +84,7 @@ def error_prediction(candidates: jax.Array, log_errors: jax.Array, label: jax.Ar
     absolute difference of mu-law values, s the predicted logarithm. Least where exp(s) is the mean error.
 
     Args:
-        candidates, log_errors: `[4, B, H, W, 3]`, of `models.blend.Blend`.
+        candidates, log_errors: `[5, B, H, W, 3]`, of `models.blend.Blend`.
         label: linear `[B, H, W, 3]`.
 
     Returns:

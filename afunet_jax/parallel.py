@@ -13,7 +13,7 @@ import platform
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -26,7 +26,8 @@ from afunet_jax.errors import ConfigError, TrainingError
 
 AXIS = 'devices'
 HEARTBEAT_SECONDS = 40  # after so long without a sign of life of a process, jax ends the others
-OWN_FAULTS = ('RESOURCE_EXHAUSTED', 'INVALID_ARGUMENT')  # errors of XLA that are not about other processes
+OUT_OF_MEMORY = 'RESOURCE_EXHAUSTED'
+OWN_FAULTS = ('INVALID_ARGUMENT',)  # errors of XLA that are not about other processes
 SIGNALLED = 128  # exit statuses from here on mean the end by a signal
 SLURM_MARK = 'SLURM_STEP_NUM_TASKS'  # set inside `srun`, where jax finds the hosts by itself
 
@@ -40,11 +41,14 @@ def start(coordinator: str | None = None, num_processes: int | None = None, proc
         num_processes, process_id: needed with `coordinator`.
 
     Raises:
-        ConfigError: only some of the three are given, or the processes do not find each other.
+        ConfigError: only some of the three are given, the address has no port, or jax says what is wrong. (Where a
+            process never comes, jax ends the others by itself, after 5 minutes.)
     """
     given = [value is not None for value in (coordinator, num_processes, process_id)]
     if any(given) and not all(given):
         raise ConfigError('several hosts need --coordinator=host:port, --num_processes and --process_id, all three')
+    if coordinator is not None and not re.fullmatch(r'.+:\d+', coordinator):
+        raise ConfigError(f'--coordinator is host:port of process 0, but it is {coordinator!r}')
     if not any(given) and int(os.environ.get(SLURM_MARK, '1')) < 2:
         return
     jax.config.update('jax_enable_preemption_service', False)  # it takes SIGTERM for itself; see `signals`
@@ -61,17 +65,29 @@ def together() -> Iterator[None]:
     """Around the work of several processes: says what it means when they lose each other.
 
     Raises:
-        TrainingError: a process cannot go on because another one has ended.
+        TrainingError: a process cannot go on because another one has ended, or memory is not enough.
     """
     try:
         yield
+    except MemoryError as error:
+        raise _out_of_memory(error) from error
     except jax.errors.JaxRuntimeError as error:
+        if OUT_OF_MEMORY in str(error):
+            raise _out_of_memory(error) from error
         if jax.process_count() == 1 or any(mark in str(error) for mark in OWN_FAULTS):
             raise
         raise TrainingError(
             f'process {jax.process_index()} of {jax.process_count()} has lost another one, whose own output says why '
             f'({str(error).splitlines()[0]}). Start all of them again: training goes on from the last checkpoint'
         ) from error
+
+
+def _out_of_memory(error: BaseException) -> TrainingError:
+    reason = (str(error).splitlines() or ['MemoryError'])[0]
+    return TrainingError(
+        f'memory is not enough ({reason}). Lower train.batch_size or train.crop_size, compute fewer windows at once '
+        '(model.chunk_windows=32), or have gradients compute blocks anew (model.remat=on); the last two change no number'
+    )
 
 
 @contextlib.contextmanager
@@ -224,6 +240,29 @@ def barrier(name: str) -> None:
     """Waits until every process is here."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
+
+
+def check_same(what: Mapping[str, bytes]) -> None:
+    """Compares what must be the same in all processes.
+
+    Args:
+        what: in words, to a digest of it.
+
+    Raises:
+        ConfigError: a process has another one; says which process and what. In all processes.
+    """
+    if jax.process_count() == 1:
+        return
+    digests = [np.frombuffer(hashlib.sha256(value).digest(), np.uint8) for value in what.values()]
+    found = multihost_utils.process_allgather(np.stack(digests))  # [process, what, 32]
+    wrong = [
+        f'process {process} has another {name} than process 0'
+        for process in range(len(found)) for i, name in enumerate(what) if (found[process, i] != found[0, i]).any()
+    ]  # fmt: skip
+    if wrong:
+        raise ConfigError(
+            f'{"; ".join(wrong)}. All processes of a run start with the same command, and see the same workdir and data'
+        )
 
 
 def sum_over_processes(values: np.ndarray) -> np.ndarray:

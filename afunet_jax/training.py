@@ -35,6 +35,11 @@ FREE_SETTINGS = (  # may differ when a run goes on: they change no number of it 
 )  # fmt: skip
 
 
+OF_A_HOST = (  # may differ between the processes of one run
+    'data.dir', 'data.prepared_dir', 'data.follow_links', 'loss.vgg_weights', 'train.threads', 'eval.memory_limit',
+)  # fmt: skip
+
+
 @flax.struct.dataclass
 class TrainState:
     """What a step changes: number of finished steps, parameters, optimizer state."""
@@ -151,12 +156,14 @@ def run(model: nn.Module, config: Any, workdir: str | pathlib.Path, weights: str
         if parallel.is_main():
             if not begun:
                 held.enter_context(checkpoints.locked_workdir(workdir))
+                held.callback(_leave_to_another, workdir)
             checkpoints.claim_workdir(workdir, settings, FREE_SETTINGS)
             record.write(workdir, config.data)
         parallel.barrier('workdir')
         saved = checkpoints.Checkpoints(workdir, config.train.keep_checkpoints, parallel.process_index())
         held.callback(saved.close)
         state, before = _start(model, optimizer, config, saved, batches, weights)
+        _check_same(settings, store, batches, state)
         Trainer(model, optimizer, schedule, config, workdir, saved, batches, validate).train(state, loss, before)
 
 
@@ -190,6 +197,9 @@ class Trainer:
         with signals.postponed() as asked:
             if (before or {}).get('validation_due'):
                 self._keep_best(first, state, log, asked)
+                if first == train.steps:
+                    self._last_saved = None
+                    self._save(first, state, log)
             for step in range(first + 1, train.steps + 1):
                 stop = parallel.on_devices(int(asked.number is not None))
                 state, metrics = self._step(state, parallel.shard(next(self._batches)), loss, stop)
@@ -205,7 +215,10 @@ class Trainer:
         if last or step % train.log_every == 0:
             log.write(step)
         if self._validate and (last or step % self._config.validation.every == 0):
+            self._save(step, state, log, validation_due=True)  # a validation can take longer than there is time to end
             self._keep_best(step, state, log, asked)
+            if last:
+                self._last_saved = None  # the same step again: its validation is done
         if last or step % train.checkpoint_every == 0:
             self._save(step, state, log)
         if not last and (log.stop or (asked.number is not None and parallel.process_count() == 1)):
@@ -248,6 +261,27 @@ class Trainer:
         return {'config': self._settings, 'data_position': self._batches.get_state()}
 
 
+def _leave_to_another(workdir: pathlib.Path) -> None:
+    """A new run that has ended before its first checkpoint does not bind the next one to its configuration."""
+    if not any(path.name.isdecimal() for path in (workdir / checkpoints.LATEST).glob('*')):
+        for name in (checkpoints.CONFIG_FILE, record.NAME):
+            (workdir / name).unlink(missing_ok=True)
+
+
+def _check_same(settings: dict[str, Any], store: Any, batches: Any, state: TrainState) -> None:
+    """Several processes that begin with different things would train on without a word."""
+    if parallel.process_count() > 1:
+        flat = checkpoints.flat(settings)
+        fixed = {key: value for key, value in flat.items() if not checkpoints.is_free(key, OF_A_HOST)}
+        leaves = jax.tree.leaves((state.params, state.opt_state))
+        parallel.check_same({
+            'configuration': repr(sorted(fixed.items())).encode(), 'set of training data': store.digest(),
+            'step to go on from': str(int(state.step)).encode(),
+            'place in the data': repr(batches.get_state()).encode(),
+            'state of parameters and optimizer': b''.join(np.asarray(leaf).tobytes() for leaf in leaves),
+        })  # fmt: skip
+
+
 def _best_so_far(saved: checkpoints.Checkpoints) -> float:
     about = saved.best_about()
     if about is None:
@@ -265,8 +299,10 @@ class Validator:
     """Mean scores of the scenes held back, shared out over the processes. False if there are none."""
 
     def __init__(self, model: nn.Module, config: Any, scenes: list):
-        settings = config.eval
         self._scenes = scenes
+        if not scenes:
+            return
+        settings = config.eval
         self._network = evaluation.Network(model, {}, settings.pad_to, settings.small_images, settings.memory_limit)
         for scene in scenes:  # what cannot be validated is known before the first step
             self._network.padded_size(*scene.ldrs.shape[1:3], f'scene {scene.name}, held back for validation')
@@ -300,6 +336,10 @@ def _check_config(config: Any) -> None:
     parallel.check_batch_size(config.train.batch_size)
     if config.train.non_finite not in NON_FINITE:
         raise ConfigError(f'config.train.non_finite is one of {", ".join(NON_FINITE)}, not {config.train.non_finite!r}')
+    if not math.isfinite(config.loss.weight):
+        raise ConfigError(f'config.loss.weight is {config.loss.weight}, but must be a finite number')
+    if config.train.threads < 0:
+        raise ConfigError(f'config.train.threads is {config.train.threads}, but must be at least 0')
     if config.train.non_finite_limit < 0:
         raise ConfigError(f'config.train.non_finite_limit is {config.train.non_finite_limit}, but must be at least 0')
     for section, key in (
@@ -311,6 +351,8 @@ def _check_config(config: Any) -> None:
 
 
 def _vgg_params(config: Any) -> Any:
+    if config.vgg_weights and config.name != 'paper':
+        raise ConfigError(f'loss.vgg_weights is for loss.name=paper, but the loss is {config.name}; leave one out')
     return vgg.load(config.vgg_weights) if config.name == 'paper' else None
 
 
@@ -328,6 +370,7 @@ def _batches(store: batches_lib.SceneStore, config: Any) -> batches_lib.TrainBat
     return batches_lib.train_batches(
         store, batch_size=train.batch_size, crop_size=train.crop_size, crops_per_scene=train.crops_per_scene,
         augmentation=train.augmentation, seed=config.seed, num_threads=train.threads,
+        prefetch_batches=max(batches_lib.PREFETCH_BATCHES, train.threads),
         process_index=parallel.process_index(), process_count=parallel.process_count(),
     )  # fmt: skip
 

@@ -40,6 +40,7 @@ class Log:
         self._skipped, self._skipped_in_all = state.get('skipped', 0), state.get('skipped_in_all', 0)
         self._start = self._last = time.monotonic()
         self._first, self._last_step = first, first
+        self._compiled = False
         self.stop = False
         self._main = parallel.is_main()
         if self._main:
@@ -122,8 +123,8 @@ class Log:
         }
         self._append(step, line)
         left = (now - self._start) / (step - self._first) * (self._train.steps - step)
-        if self._last_step == self._first:  # the compilation took part of the first interval: leave it out from now on
-            self._start, self._first = now, step
+        if not self._compiled:  # that took part of the first interval: leave it out from now on
+            self._start, self._first, self._compiled = now, step, True
         shown = f'loss {means["loss"]:.5f}  gradient {means["gradient_norm"]:.3f}' if means else 'no step was finite'
         self.say(
             f'step {step}/{self._train.steps}  {shown}  '

@@ -1,5 +1,6 @@
 #!/bin/bash
-# Trains on 2 nodes with 8 GPUs each: sbatch docs/slurm.sh --config=configs/kalantari.py --workdir=runs/kalantari
+# Trains on 2 nodes with 8 GPUs each:
+#   sbatch docs/slurm.sh --config=configs/kalantari.py --config.data.dir=DIR --workdir=runs/kalantari --config.train.batch_size=16
 # Also for one node, with --nodes=1. The same command goes on with a run that has ended early.
 
 #SBATCH --job-name=afunet

@@ -46,6 +46,16 @@ def assert_equal(ours, theirs):
         np.testing.assert_array_equal(a, b)
 
 
+def test_the_best_parameters_are_those_saved_last_at_whatever_step(tmp_path):
+    """A run that goes on from before its best step may find better ones at an earlier step."""
+    saved = checkpoints.Checkpoints(tmp_path, 2, 0)
+    for step, value in ((10, 1.0), (9, 2.0)):
+        saved.save_best(step, {'kernel': np.float32([value])}, {'validation': {'psnr_mu': value}})
+        saved.wait()
+    assert [path.name for path in (tmp_path / checkpoints.BEST).iterdir()] == ['9']
+    assert saved.best_about()['validation'] == {'psnr_mu': 2.0}
+
+
 def test_what_is_saved_is_restored(workdir, params):
     saved = checkpoints.Checkpoints(workdir, keep=2)
     assert saved.latest_step() == 3

@@ -18,7 +18,7 @@ import pytest
 import small
 
 from afunet_jax import checkpoints, parallel
-from afunet_jax.errors import ConfigError
+from afunet_jax.errors import ConfigError, TrainingError
 
 STEPS = 10
 LONGEST_END = 60  # seconds in which the others end after one has
@@ -258,6 +258,49 @@ def test_replicate_and_unreplicate_are_inverse():
 def test_positions_number_the_rows_of_the_global_batch():
     step = jax.pmap(lambda rows: parallel.positions(rows.shape[0]), axis_name=parallel.AXIS)
     np.testing.assert_array_equal(step(parallel.shard(np.zeros(12))), np.arange(12).reshape(4, 3))
+
+
+@pytest.mark.slow
+def test_processes_that_begin_with_different_things_stop(settings, tmp_path):
+    folder, flags = settings
+    with socket.socket() as probe:
+        probe.bind(('localhost', 0))
+        port = probe.getsockname()[1]
+    processes = [
+        small.start('train.py', *flags, f'--config.seed={seed}', f'--workdir={tmp_path}/mixed{seed}',
+                    f'--coordinator=localhost:{port}', '--num_processes=2', f'--process_id={i}')
+        for i, seed in enumerate((1, 2))
+    ]  # fmt: skip
+    for process in processes:
+        err = process.communicate(timeout=100)[1]
+        assert process.returncode == 2 and 'process 1 has another configuration than process 0' in err, err
+
+
+def test_what_must_be_the_same_is_compared_and_named(monkeypatch):
+    parallel.check_same({'thing': b'1'})  # alone, nothing is
+    monkeypatch.setattr(parallel.jax, 'process_count', lambda: 2)
+
+    def gather(digests):
+        theirs = digests.copy()
+        theirs[1] += 1
+        return np.stack([digests, theirs])
+
+    monkeypatch.setattr(parallel.multihost_utils, 'process_allgather', gather)
+    with pytest.raises(ConfigError, match='^process 1 has another step than process 0[.]'):
+        parallel.check_same({'configuration': b'a', 'step': b'7'})
+    monkeypatch.setattr(parallel.multihost_utils, 'process_allgather', lambda digests: np.stack([digests, digests]))
+    parallel.check_same({'configuration': b'a', 'step': b'7'})
+
+
+@pytest.mark.parametrize('error', [MemoryError(), jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: 9 GB')])
+def test_memory_that_is_not_enough_is_a_message_with_cures(error):
+    with pytest.raises(TrainingError, match='train.batch_size.*model.remat=on'), parallel.together():
+        raise error
+
+
+def test_an_address_without_a_port_is_refused():
+    with pytest.raises(ConfigError, match="host:port of process 0, but it is 'HOST0'"):
+        parallel.start('HOST0', 2, 0)
 
 
 @pytest.mark.parametrize('given', [('localhost:1', None, None), (None, 2, 0)])

@@ -1,6 +1,7 @@
 """Training: the schedule, the step, the loop, and what it refuses."""
 
 import json
+import re
 import types
 
 import golden_weights
@@ -11,7 +12,7 @@ import optax
 import pytest
 import small
 
-from afunet_jax import checkpoints, losses, parallel, torch_weights, training
+from afunet_jax import checkpoints, losses, parallel, torch_weights, training, training_log
 from afunet_jax.errors import AFUNetError, CheckpointError, ConfigError, DataError, TrainingError, WeightsError
 from afunet_jax.models import afunet
 
@@ -255,6 +256,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(config, tmp_
         ('validation', 'scenes', 3, 'validation.scenes=3'),
         ('loss', 'name', 'l2', 'l2'),
         ('loss', 'name', 'paper', 'vgg'),
+        ('loss', 'vgg_weights', 'vgg19.pth', 'loss.vgg_weights is for loss.name=paper'),
+        ('loss', 'weight', float('nan'), 'loss.weight'),
+        ('train', 'threads', -1, 'train.threads'),
         ('data', 'dir', '', 'config.data.dir'),
         ('data', 'layout', 'kalantari2', 'kalantari2'),
         ('optimizer', 'epochs', 0, 'epochs'),
@@ -285,11 +289,42 @@ def test_what_no_validation_could_be_done_with_is_refused_before_the_first_step(
     assert not (tmp_path / 'run').exists()
 
 
+def test_the_time_left_counts_all_intervals_but_the_first(config, tmp_path, monkeypatch, capfd):
+    now = iter([0, 100, 110, 410, 420])  # the compilation, a step, a long validation, a step
+    monkeypatch.setattr(training_log.time, 'monotonic', lambda: next(now))
+    config.train.steps = 7
+    log = training_log.Log(tmp_path, 0, lambda step: 1e-3, config)
+    for step in (1, 2, 3, 4):
+        log.write(step)
+    log.close()
+    assert re.findall(r'ETA (\S+)', capfd.readouterr().err)[-1] == '5:20'  # 320 s for steps 2 to 4, and 3 are left
+
+
+def test_more_threads_than_batches_ahead_are_possible(config):
+    config.train.threads = 8
+    store, _ = training._read_in_turn(config)
+    batches = training._batches(store, config)
+    assert next(batches)['input'].shape == (4, 16, 16, 18)
+    batches.close()
+
+
 def test_an_unusable_workdir_can_be_used_once_the_cause_is_mended(config, tmp_path):
     config.data.dir = str(tmp_path / 'nowhere')
     with pytest.raises(AFUNetError, match='nowhere'):
         train(config, tmp_path / 'run')
     assert not (tmp_path / 'run' / 'config.json').exists()
+
+
+def test_a_run_that_ended_before_its_first_checkpoint_leaves_the_workdir_to_another(config, finished, tmp_path):
+    config.model.sfm_depth = 1
+    with pytest.raises(WeightsError, match='sfm_depth'):
+        train(config, tmp_path / 'run', weights=str(finished[0]))
+    assert not list((tmp_path / 'run').glob('*.json'))
+    config.model.sfm_depth = small.MODEL['sfm_depth']
+    config.train.steps = 1
+    config.validation.scenes = 0
+    train(config, tmp_path / 'run', weights=str(finished[0]))
+    assert checkpoints.Checkpoints(tmp_path / 'run').latest_step() == 1
 
 
 def test_the_batch_divides_over_the_devices_that_tests_fake():

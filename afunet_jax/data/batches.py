@@ -58,6 +58,9 @@ def _undo(image: np.ndarray, flip: int, turns: int) -> np.ndarray:
     return view[::-1] if flip == VERTICAL else view[:, ::-1]
 
 
+PREFETCH_BATCHES = 4
+
+
 class SceneStore:
     """Labelled scenes in memory, in their storage types.
 
@@ -98,6 +101,14 @@ class SceneStore:
     def nbytes(self) -> int:
         """Bytes that the pixels take."""
         return sum(array.nbytes for array in self._ldrs + self._labels)
+
+    def digest(self) -> bytes:
+        """Of names, exposures and pixels; a second for each GB."""
+        found = hashlib.blake2b(repr((self.names, self._times)).encode())
+        for array in self._ldrs + self._labels:
+            found.update(repr((array.shape, array.dtype)).encode())
+            found.update(array)
+        return found.digest()
 
     def size(self, scene: int) -> tuple[int, int]:
         """Height and width of scene number `scene` in pixels."""
@@ -287,7 +298,7 @@ def train_batches(
     process_count: int = 1,
     start_step: int = 0,
     num_threads: int = 2,
-    prefetch_batches: int = 4,
+    prefetch_batches: int = PREFETCH_BATCHES,
 ) -> TrainBatches:
     """The training batches of one process, without end.
 

@@ -57,7 +57,11 @@ def write(workdir: pathlib.Path, data: Any) -> None:
     if (workdir / NAME).exists():
         return
     _, found = _training_files(data)
-    files.write_json(workdir / NAME, {name: _describe(file) for name, file in found.items()})
+    described = {name: _describe(file) for name, file in found.items()}
+    try:
+        files.write_json(workdir / NAME, described)
+    except OSError as error:
+        raise DataError(f'{workdir / NAME}: cannot be written ({error.strerror}); make room') from error
 
 
 def _training_files(data: Any) -> tuple[pathlib.Path, dict[str, pathlib.Path]]:

@@ -205,7 +205,10 @@ def _matching(place: pathlib.Path, pattern: str, scene: str) -> list[pathlib.Pat
 
 def _visible(folder: pathlib.Path) -> list[pathlib.Path]:
     # Archives made on a Mac leave a hidden ._name.tif beside each name.tif.
-    return sorted(path for path in folder.iterdir() if not path.name.startswith('.'))
+    try:
+        return sorted(path for path in folder.iterdir() if not path.name.startswith('.'))
+    except OSError as error:
+        raise DataError(f'{folder}: cannot be read ({error.strerror}); change its permissions') from error
 
 
 # ---- reading ----------------------------------------------------------------------------------------

@@ -220,7 +220,7 @@ def prepare(
                 line = ProgressLine(f'Preparing {layout.name}') if progress == 'stderr' else progress
                 builder.max_pixels = max_pixels
                 _build(builder, source, pathlib.Path(folder), line, follow_links)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # array_record's for a full disk is no OSError
         raise DataError(f'{home}: cannot store the prepared data: {error}. Give a data_dir that can be '
                         'written and has room for 30 bytes per pixel of every scene.') from error
     return builder
