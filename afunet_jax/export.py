@@ -112,12 +112,15 @@ def describe(exported: jax_export.Exported, data: bytes, window: int, weights: s
             'channels': 'for the short, the middle and the long exposure: radiance R, G, B, then LDR R, G, B',
             'ldr': f'gamma-encoded, stored 16-bit value / {hdr.LDR_SCALE:.0f}, in [0, 1)',
             'radiance': f'ldr ** {hdr.GAMMA} / (t + 1e-8), float32, t = 2 ** EV the relative exposure time',
+            'ev': 'stops over the short exposure, whose EV is 0: the network was trained so, and others give '
+                  'wrong brightness',
             'size': f'height and width are multiples of {window}; pad bottom and right by reflection, crop the output',
         },
         'output': {
             'shape': [str(side) for side in given.shape],
             'dtype': str(given.dtype),
-            'range': 'linear radiance, R, G, B, in (0, 1), on the scale of the radiance that goes in',
+            'range': 'linear radiance, R, G, B, on the scale of the radiance that goes in; with EV 0 for the short '
+                     'exposure from 0 to 1, the full scale of the short exposure',
         },
         'run': 'jax.export.deserialize(file.read_bytes()).call(x)',
     }

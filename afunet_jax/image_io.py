@@ -14,6 +14,7 @@ import re
 import stat
 import struct
 import warnings
+from collections.abc import Iterator
 
 import cv2
 import numpy as np
@@ -39,8 +40,11 @@ TIFF_MAGIC = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')  # the last two are BigTIF
 TIFF_LZW = 5  # compression, TIFF 6.0
 PNG_MAGIC = b'\x89PNG\r\n\x1a\n'
 PNG_END = b'IEND\xaeB`\x82'
-JPEG_MAGIC, JPEG_SCAN, JPEG_END = b'\xff\xd8\xff', b'\xff\xda', b'\xff\xd9'
+JPEG_MAGIC, JPEG_START, JPEG_SCAN, JPEG_END = b'\xff\xd8\xff', 0xD8, 0xDA, 0xD9
 JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # markers that a height and width follow
+
+_JPEG_MARKER = re.compile(rb'\xff([^\x00\xff\xd0-\xd7])', re.DOTALL)  # not: a stored 255, fill bytes, restarts
+_JPEG_TEMPORARY = 0x01  # stands alone, without a length
 
 _EXPONENT_SCALES = np.ldexp(np.ones(256, np.float32), np.arange(256) - RGBE_BIAS)
 _EXPONENT_SCALES[0] = 0.0  # e = 0 is black
@@ -230,8 +234,7 @@ def check_ldr_file(path: PathLike, data: bytes, grey: bool = False, max_pixels: 
     if data.startswith(PNG_MAGIC):
         _check_png_chunks(path, data)
     elif data.startswith(JPEG_MAGIC):
-        # The end marker cannot occur inside a scan; a preview has its own, before the last scan starts.
-        if data.rfind(JPEG_END) <= data.rfind(JPEG_SCAN):
+        if JPEG_END not in (marker for marker, _ in _jpeg_markers(data)):
             raise DataError(f'{path}: truncated, the JPEG has no end ({len(data)} bytes). {_FETCH_AGAIN}')
     else:
         raise DataError(f'{path}: not a TIFF, PNG or JPEG image, it starts with {data[:10]!r}. '
@@ -269,19 +272,29 @@ def _png_size(path: PathLike, data: bytes) -> tuple[int, int, int]:
 
 def _jpeg_size(path: PathLike, data: bytes) -> tuple[int, int, int]:
     """Height, width and bytes a pixel: the first frame header (ITU-T T.81, B.2.2)."""
-    place = 2
     try:
-        while True:
-            mark, marker, length = struct.unpack_from('>BBH', data, place)
-            if mark != 0xFF or marker == JPEG_SCAN[1]:
-                raise ValueError('no frame before the first scan')
+        for marker, place in _jpeg_markers(data):
             if marker in JPEG_FRAMES:
-                return *struct.unpack_from('>HH', data, place + 5), data[place + 9]
-            # Fill bytes, and markers that stand alone, have no length.
-            alone = marker == 0xFF or marker == 0x01 or 0xD0 <= marker <= 0xD8
-            place += 1 if marker == 0xFF else 2 if alone else 2 + length
+                return *struct.unpack_from('>HH', data, place + 3), data[place + 7]
+            if marker == JPEG_SCAN:
+                break
+        raise ValueError('none before the first scan')
     except (struct.error, ValueError, IndexError) as error:
         raise DataError(f'{path}: damaged, the JPEG has no frame header ({error}). {_FETCH_AGAIN}') from error
+
+
+def _jpeg_markers(data: bytes) -> Iterator[tuple[int, int]]:
+    """Markers up to the end of the first image, and where what they begin starts (ITU-T T.81, B.1.1).
+
+    Segments are passed over by their length, and with them previews; behind the end may be anything, as a film.
+    A scan has no markers but those that the pattern leaves out.
+    """
+    marker, place = 0, len(JPEG_MAGIC) - 1
+    while marker not in (JPEG_START, JPEG_END) and (found := _JPEG_MARKER.search(data, place)):
+        marker, place = found[1][0], found.end()
+        yield marker, place
+        if marker != _JPEG_TEMPORARY:
+            place += int.from_bytes(data[place:place + 2])
 
 
 # ---- TIFF: its directory against its length -------------------------------------------------------

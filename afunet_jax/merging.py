@@ -10,10 +10,12 @@
 import contextlib
 import dataclasses
 import functools
+import os
 import pathlib
 import sys
 import threading
 import time
+import traceback
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -25,13 +27,25 @@ from afunet_jax.data.progress import format_duration
 from afunet_jax.errors import AFUNetError, ConfigError, DataError
 from afunet_jax.models import afunet
 from afunet_jax.outputs import display_hdr, tonemapping
-from afunet_jax.outputs.save import HDR_ENDINGS, PICTURE_ENDINGS, save_hdr, save_picture
+from afunet_jax.outputs.save import (
+    HALF_LARGEST,
+    HDR_ENDINGS,
+    PICTURE_ENDINGS,
+    check_picture_size,
+    save_hdr,
+    save_picture,
+)
 from afunet_jax.photos import Bracket, BracketFiles, find_brackets, load_bracket, response
 
 LARGE = 1_500_000  # pixels, above which the time is foretold
 SAMPLE = 256  # side of the image by which it is foretold, pixels
 SAY_SECONDS = 5.0  # between lines of progress
 NETWORKS_KEPT = 2
+ENDINGS = (*HDR_ENDINGS, *PICTURE_ENDINGS, '.avif')
+FOR_PHOTOGRAPHERS = {  # what the evaluation says, in words of those who have photos and no config
+    'eval.memory_limit': 'memory_limit', '(predict.py: --max_side), more memory, or model.dtype=bfloat16':
+    '(max_side), or more memory',
+}  # fmt: skip
 
 load = load_bracket
 
@@ -68,7 +82,7 @@ def load_network(weights: str | pathlib.Path = '', memory_limit: float = 0.0) ->
     path = weights or safetensors_weights.packaged()
     settings, params = checkpoints.load_weights(path)
     model = afunet.build(settings)
-    network = evaluation.Network(model, params, model.window_size, memory_limit=memory_limit)
+    network = evaluation.Network(model, params, model.window_size, 'pad_to_window', memory_limit)
     name = path if weights else 'of the package'
     return network, f'weights: {name}, {afunet.count_parameters(params):,} parameters'
 
@@ -111,10 +125,21 @@ class Merger:
         """
         bracket, note = reduced(bracket, self._max_side)
         scene = bracket.scene()
-        with _told(self._seconds_for(scene.ldrs.shape[1:3]), bracket.name):
-            merged = self._network(scene)
+        try:
+            with _told(self._seconds_for(scene.ldrs.shape[1:3]), bracket.name):
+                merged = self._network(scene)
+        except DataError as error:
+            told = str(error)
+            for theirs, ours in FOR_PHOTOGRAPHERS.items():
+                told = told.replace(theirs, ours)
+            raise DataError(told) from error
         report = '\n'.join([bracket.report(), *note, self._weights])
         return Merged(merged.image, bracket.radiance_scale, merged.seconds, report)
+
+    def size_of(self, bracket: Bracket) -> tuple[int, int]:
+        """Height and width of what a bracket becomes."""
+        width, height = _reduced_size(bracket, self._max_side)
+        return height, width
 
     def _seconds_for(self, size: tuple[int, int]) -> float | None:
         """How long an image will take, by a small one; None if it is not large."""
@@ -150,22 +175,62 @@ def save(
     Raises:
         AFUNetError: another ending, a value that cannot be, or the file cannot be written.
     """
-    ending = pathlib.Path(path).suffix.lower()
+    ending = _ending(path)
     if ending in HDR_ENDINGS:
         save_hdr(path, merged.image, exposure=1 / merged.radiance_scale, precision=precision)
     elif for_hdr_screens or ending == '.avif':
         display_hdr.save_display_hdr(path, merged.image)
-    elif ending in PICTURE_ENDINGS:
-        save_picture(path, tonemapping.tone_map(merged.image, operator))
     else:
-        known = ', '.join((*HDR_ENDINGS, *PICTURE_ENDINGS, '.avif'))
-        raise ConfigError(
-            f'{path}: results are written as {known}, not as {ending or "this"}; choose one of these endings'
-        )
+        save_picture(path, tonemapping.tone_map(merged.image, operator))
 
 
-def find(sources: Sequence[str | pathlib.Path]) -> list[Any]:
+def _ending(path: str | pathlib.Path) -> str:
+    ending = pathlib.Path(path).suffix.lower()
+    if ending not in ENDINGS:
+        raise ConfigError(f'{path}: results are written as {", ".join(ENDINGS)}, not as {ending or "this"}; choose one '
+                          'of these endings, or name a folder that is there')  # fmt: skip
+    return ending
+
+
+def check_output(path: pathlib.Path, for_hdr_screens: bool = False) -> None:
+    """Refuses what `save` could not write, whatever the image.
+
+    Raises:
+        ConfigError: the ending, a package that is missing, or the folder.
+    """
+    ending = _ending(path)
+    if ending == '.avif' or (for_hdr_screens and ending not in HDR_ENDINGS):
+        display_hdr.codecs_for(path)
+    if os.path.isdir(path):
+        raise ConfigError(f'{path}: a folder; name a file that is none')
+    if not os.path.isdir(path.parent):
+        raise ConfigError(f'{path}: there is no folder {path.parent}; make it first, or name another')
+    if not os.access(path.parent, os.W_OK):
+        raise ConfigError(f'{path}: the folder {path.parent} cannot be written; mend its rights, or name another')
+
+
+def _check_image(paths: Sequence[pathlib.Path], bracket: Bracket, size: tuple[int, int], factor: float,
+                 saving: dict[str, Any]) -> None:  # fmt: skip
+    """Refuses what could not be written of a bracket, before the network takes its time."""
+    for path in paths:
+        ending = _ending(path)
+        if ending == '.avif' or (saving.get('for_hdr_screens') and ending not in HDR_ENDINGS):
+            display_hdr.check_size(path, *size)
+        elif ending in PICTURE_ENDINGS:
+            check_picture_size(path, *size)
+        elif ending == '.exr' and saving.get('precision', 'half') == 'half' and factor > 1:
+            brightest = factor * float(response.decode_16(bracket.ldrs[0].max(keepdims=True)).max())
+            if brightest > HALF_LARGEST:
+                raise DataError(f'{path}: half floats end at {HALF_LARGEST:.0f}, the image will have values up to '
+                                f'about {brightest:.6g}. Write it with precision float.')  # fmt: skip
+
+
+def find(sources: Sequence[str | pathlib.Path], leave_out: str | pathlib.Path | None = None) -> list[Any]:
     """What the command line names: photos, a folder, or a folder of folders. Returns sources for `load`.
+
+    Args:
+        sources: paths.
+        leave_out: the folder of the results, which is not searched; unless it is named itself, and has photos.
 
     Raises:
         DataError: photos and folders mixed, or nothing there.
@@ -179,7 +244,14 @@ def find(sources: Sequence[str | pathlib.Path]) -> list[Any]:
         return [paths]
     if len(folders) < len(paths):
         raise DataError(f'name either photos of one bracket or folders, not both: {folders[0]} is a folder')
-    return [bracket for folder in folders for bracket in find_brackets(folder)]
+    found = []
+    for folder in folders:
+        try:
+            found += find_brackets(folder, leave_out)
+        except DataError:
+            if len(folders) == 1 or leave_out is None or os.path.realpath(folder) != os.path.realpath(leave_out):
+                raise
+    return found
 
 
 def merge_all(
@@ -203,13 +275,13 @@ def merge_all(
     for done, (source, paths) in enumerate(zip(brackets, outputs), 1):
         name = source.name if isinstance(source, BracketFiles) else ', '.join(map(str, source))
         try:
-            merged = merger(load(source, **settings))
-            if reference_ev is not None:
-                merged = merged.scaled_to(merged.radiance_scale * 2.0**reference_ev)
-            for path in paths:
-                save(path, merged, **saving)
-        except AFUNetError as error:
-            problems.append(f'{name}: {error}' if len(brackets) > 1 else str(error))
+            merged = _merge_and_save(load(source, **settings), merger, paths, saving, reference_ev)
+        except Exception as error:
+            told = str(error)
+            if not isinstance(error, AFUNetError):
+                traceback.print_exc()
+                told = f'an error of this program, to be reported with these lines: {type(error).__name__}: {error}'
+            problems.append(f'{name}: {told}' if len(brackets) > 1 else told)
             print(f'error: {problems[-1]}', file=sys.stderr, flush=True)
             continue
         left = (time.monotonic() - start) / done * (len(brackets) - done)
@@ -220,12 +292,33 @@ def merge_all(
     return problems
 
 
+def _merge_and_save(
+    bracket: Bracket, merger: Merger, paths: Sequence[pathlib.Path], saving: dict[str, Any], reference_ev: float | None
+) -> Merged:
+    factor = 1.0 if reference_ev is None else bracket.radiance_scale * 2.0**reference_ev
+    _check_image(paths, bracket, merger.size_of(bracket), factor, saving)
+    merged = merger(bracket)
+    if reference_ev is not None:
+        merged = merged.scaled_to(factor)
+    for path in paths:
+        save(path, merged, **saving)
+    return merged
+
+
+def _reduced_size(bracket: Bracket, max_side: int) -> tuple[int, int]:
+    """Width and height."""
+    height, width = bracket.ldrs.shape[1:3]
+    if not max_side or max(height, width) <= max_side:
+        return width, height
+    return tuple(max(1, round(side * max_side / max(height, width))) for side in (width, height))
+
+
 def reduced(bracket: Bracket, max_side: int) -> tuple[Bracket, list[str]]:
     """The bracket at a smaller size, averaged in linear light, if it is larger."""
     height, width = bracket.ldrs.shape[1:3]
-    if not max_side or max(height, width) <= max_side:
+    size = _reduced_size(bracket, max_side)
+    if size == (width, height):
         return bracket, []
-    size = tuple(max(1, round(side * max_side / max(height, width))) for side in (width, height))
     small = (cv2.resize(response.decode_16(frame), size, interpolation=cv2.INTER_AREA) for frame in bracket.ldrs)
     ldrs = np.stack([response.encode_linear(frame) for frame in small])
     return dataclasses.replace(bracket, ldrs=ldrs), [f'reduced from {width}x{height} to {size[0]}x{size[1]} pixels']

@@ -111,6 +111,8 @@ def test_the_file_runs_where_our_package_cannot_be_imported(model, params, tmp_p
         np.testing.assert_allclose(outputs[name], native(model, params, x), rtol=0, atol=1e-5)
     assert json.loads((tmp_path / 'net.stablehlo.json').read_text()) == about
     assert about['input']['shape'] == ['1', '8*h', '8*w', '18'] and about['platforms'] == ['cpu', 'cuda']
+    assert 'over the short exposure, whose EV is 0' in about['input']['ev']
+    assert 'with EV 0 for the short exposure from 0 to 1' in about['output']['range']
     assert sorted(p.name for p in tmp_path.iterdir()) == [
         'inputs.npz', 'net.stablehlo', 'net.stablehlo.json', 'outputs.npz']  # fmt: skip
 

@@ -154,6 +154,53 @@ def test_refuses_a_tiff_whose_compressed_pixels_are_damaged(tmp_path, ldr):
         image_io.read_ldr(tmp_path / 'a.tif')
 
 
+JPEGS = {
+    'plain': [], 'progressive': [cv2.IMWRITE_JPEG_PROGRESSIVE, 1], 'restarts': [cv2.IMWRITE_JPEG_RST_INTERVAL, 1],
+    'both': [cv2.IMWRITE_JPEG_PROGRESSIVE, 1, cv2.IMWRITE_JPEG_RST_INTERVAL, 2],
+}  # fmt: skip
+TRAILERS = {
+    'nothing': b'', 'scans': b'\xff\xda' * 5, 'random': np.random.RandomState(2).bytes(400_000),
+    'a cut picture': b'\xff\xd8\xff\xe0\0\4ab\xff\xda\0\4',
+}  # fmt: skip
+
+
+def jpeg_with_preview(image, options):
+    """As of a camera: a whole JPEG stands in a segment before the pixels; a fill byte before a marker."""
+    main, preview = (cv2.imencode('.jpg', x, options)[1].tobytes() for x in (image, image[::4, ::4]))
+    segment = b'Exif\0\0' + preview
+    return main[:2] + b'\xff\xff\xe1' + struct.pack('>H', 2 + len(segment)) + segment + main[2:]
+
+
+@pytest.mark.parametrize('trailer', TRAILERS)
+@pytest.mark.parametrize('kind', JPEGS)
+def test_the_end_of_a_jpeg_is_found_whatever_follows_it(tmp_path, ldr, kind, trailer):
+    data = jpeg_with_preview((ldr >> 8).astype(np.uint8), [cv2.IMWRITE_JPEG_QUALITY, 100, *JPEGS[kind]])
+    assert data.count(b'\xff\0') and (kind == 'plain' or data.count(b'\xff\xda') > 2 or b'\xff\xd1' in data)
+    (tmp_path / 'a.jpg').write_bytes(data + TRAILERS[trailer])
+    with pytest.warns(image_io.EightBitWarning):
+        read = image_io.read_ldr(tmp_path / 'a.jpg')
+    np.testing.assert_array_equal(read[..., ::-1] // 257, cv2.imdecode(np.frombuffer(data, np.uint8), 1))
+    scans = data.rindex(b'\xff\xda')
+    for cut in (len(data) - 1, len(data) - 2, (scans + len(data)) // 2, scans + 1, scans - 1, len(data) // 4, 100, 21):
+        (tmp_path / 'a.jpg').write_bytes(data[:cut])
+        with pytest.raises(DataError, match='a.jpg: truncated, the JPEG has no end'):
+            image_io.read_ldr(tmp_path / 'a.jpg')
+
+
+def test_a_cut_jpeg_before_a_whole_one_is_truncated(tmp_path, ldr):
+    data = cv2.imencode('.jpg', (ldr >> 8).astype(np.uint8))[1].tobytes()
+    (tmp_path / 'a.jpg').write_bytes(data[:-200] + data)
+    with pytest.raises(DataError, match='a.jpg: truncated'):
+        image_io.read_ldr(tmp_path / 'a.jpg')
+
+
+@pytest.mark.parametrize('segments', [b'', b'\xff\xda\0\2', b'\xff\xc0\0\2'])
+def test_a_jpeg_without_a_frame_is_damaged(tmp_path, segments):
+    (tmp_path / 'a.jpg').write_bytes(b'\xff\xd8' + segments + b'\xff\xd9')
+    with pytest.raises(DataError, match='a.jpg: damaged, the JPEG has no frame header'):
+        image_io.read_ldr(tmp_path / 'a.jpg')
+
+
 @pytest.mark.parametrize('name, share', [(n, s) for n in ('a.png', 'a.jpg') for s in (0.1, 0.5, 0.99)])
 def test_refuses_a_truncated_png_or_jpeg(tmp_path, ldr, name, share):
     cv2.imwrite(str(tmp_path / name), (ldr >> 8).astype(np.uint8))

@@ -5,4 +5,5 @@
     display_hdr    linear light to what HDR screens show: PQ in PNG or AVIF, JPEG with a gain map
     colour         luminance, transfer functions, primaries
     png            chunks of PNG files
+    marks          how our files are told from photos
 """

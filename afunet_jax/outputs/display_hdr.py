@@ -19,7 +19,7 @@ import numpy as np
 
 from afunet_jax import image_io
 from afunet_jax.errors import ConfigError, DataError
-from afunet_jax.outputs import colour, png, tonemapping
+from afunet_jax.outputs import colour, marks, png, tonemapping
 
 PathLike = str | os.PathLike
 
@@ -29,8 +29,10 @@ PEAK = 1000.0  # cd/m2, the screens that HDR is mostly mastered for
 BT2020, PQ, BT2020_YCBCR = 9, 16, 9  # primaries, transfer, matrix: code points of ITU-T H.273
 PNG_LARGEST, AVIF_BITS = 65535, 10
 AVIF_QUALITY, JPEG_QUALITY = 94, 95  # of 100
+LEAST_PEAK = 1.01 * DIFFUSE_WHITE  # cd/m2, of a gain map: readers refuse one that brightens nothing
 CHANNEL_SHARE = 0.5  # of the roll-off that goes by every channel
 AVIF_SPEED = 6  # 0 is slowest, 10 fastest
+SIDES = {'.avif': (1, 65536), '.jpg': (8, 8192), '.jpeg': (8, 8192)}  # pixels, of AV1 and of libultrahdr
 
 
 def save_display_hdr(
@@ -45,21 +47,53 @@ def save_display_hdr(
         peak: the brightest light, cd/m2, 203 to 10000; more is rolled off.
 
     Raises:
-        DataError: the image's shape or values, or the file cannot be written.
+        DataError: the image's shape, size or values, or the file cannot be written.
         ConfigError: the ending, diffuse_white or peak, or a package that is missing.
     """
     path = pathlib.Path(path)
-    ending = path.suffix.lower()
-    if ending not in ENDINGS:
-        raise ConfigError(f'{path}: pictures for HDR screens are written as {", ".join(ENDINGS)}. '
-                          'Choose one of these endings.')
-    codecs = None if ending == '.png' else _imagecodecs(path)
+    ending, codecs = path.suffix.lower(), codecs_for(path)
     light = light_of(tonemapping.linear_image(image, str(path)), diffuse_white, peak)
+    check_size(path, *light.shape[:2])
     if ending == '.png':
         data = encode_png(light)
     else:
-        data = (encode_avif if ending == '.avif' else encode_gain_map)(light, codecs)
+        try:
+            data = (encode_avif if ending == '.avif' else encode_gain_map)(light, codecs)
+        except (RuntimeError, ValueError) as error:  # imagecodecs' are RuntimeErrors
+            raise DataError(f'{path}: cannot be encoded ({error}). Write a .png.') from error
     image_io.write_atomically(path, data)
+
+
+def check_size(path: PathLike, height: int, width: int) -> None:
+    """Refuses an image that the format of a name's ending cannot hold.
+
+    Raises:
+        DataError: a side is too long or too short.
+    """
+    lowest, highest = SIDES.get(pathlib.Path(path).suffix.lower(), (1, max(height, width)))
+    if min(height, width) < lowest or max(height, width) > highest:
+        raise DataError(f'{path}: such a file for HDR screens has {lowest} to {highest} pixels a side, the image is '
+                        f'{width}x{height}. Write a .png, or reduce a large one by max_side.')
+
+
+def codecs_for(path: PathLike) -> Any:
+    """The module that encodes a file of this name; None for `.png`, which needs none.
+
+    Raises:
+        ConfigError: another ending, or the module is not installed.
+    """
+    ending = pathlib.Path(path).suffix.lower()
+    if ending not in ENDINGS:
+        raise ConfigError(f'{path}: pictures for HDR screens are written as {", ".join(ENDINGS)}. '
+                          'Choose one of these endings.')
+    if ending == '.png':
+        return None
+    try:
+        import imagecodecs
+    except ImportError as error:
+        raise ConfigError(f'{path}: AVIF and JPEG for HDR screens are written by a package that is not installed. '
+                          'Run pip install imagecodecs, or write a .png.') from error
+    return imagecodecs
 
 
 def light_of(image: np.ndarray, diffuse_white: float | None = None, peak: float = PEAK) -> np.ndarray:
@@ -115,7 +149,7 @@ def encode_png(light: np.ndarray) -> bytes:
         raise DataError(f'an image of shape {list(light.shape)} cannot be encoded as PNG')
     brightest = light.max(-1)
     levels = png.light_level(float(brightest.max()), float(brightest.mean(dtype=np.float64)))
-    return png.insert(data.tobytes(), png.coding(BT2020, PQ) | levels)
+    return png.insert(data.tobytes(), png.coding(BT2020, PQ) | levels | marks.png_text())
 
 
 def encode_avif(light: np.ndarray, codecs: Any) -> bytes:
@@ -132,16 +166,8 @@ def encode_gain_map(light: np.ndarray, codecs: Any) -> bytes:
     pixels = np.ones((*light.shape[:2], 4), np.float16)
     pixels[..., :3] = light / DIFFUSE_WHITE
     kinds = codecs.ULTRAHDR
-    return codecs.ultrahdr_encode(
+    data = codecs.ultrahdr_encode(
         pixels, JPEG_QUALITY, gamut=kinds.CG.BT_709, transfer=kinds.CT.LINEAR, crange=kinds.CR.FULL_RANGE,
-        nits=max(float(light.max()), DIFFUSE_WHITE),
+        nits=max(float(light.max()), LEAST_PEAK),
     )  # fmt: skip
-
-
-def _imagecodecs(path: pathlib.Path) -> Any:
-    try:
-        import imagecodecs
-    except ImportError as error:
-        raise ConfigError(f'{path}: AVIF and JPEG for HDR screens are written by a package that is not installed. '
-                          'Run pip install imagecodecs, or write a .png.') from error
-    return imagecodecs
+    return marks.mark_gain_map(data)

@@ -20,7 +20,7 @@ from PIL import Image, ImageCms
 
 from afunet_jax import files, image_io
 from afunet_jax.errors import ConfigError, DataError
-from afunet_jax.outputs import colour, png
+from afunet_jax.outputs import colour, marks, png
 
 PathLike = str | os.PathLike
 
@@ -29,8 +29,8 @@ PICTURE_ENDINGS = ('.png', '.jpg', '.jpeg')
 PRECISIONS = {'half': np.float16, 'float': np.float32}  # of OpenEXR
 HALF_LARGEST = 65504.0
 JPEG_QUALITY = 95
+JPEG_LARGEST = 65500  # pixels a side, of libjpeg
 FULL_CHROMA = 0  # Pillow's subsampling of JPEG: none
-SOFTWARE = 'AFUNet JAX'
 
 
 def save_hdr(
@@ -92,17 +92,30 @@ def save_picture(path: PathLike, picture: np.ndarray) -> None:
     if picture.ndim != 3 or picture.shape[-1] != 3 or picture.dtype != np.uint8 or not picture.size:
         raise DataError(f'{path}: a picture is uint8 [H, W, 3], not {picture.dtype} {list(picture.shape)}. '
                         'Tone-map the image first.')
+    check_picture_size(path, *picture.shape[:2])
     encoded, found = io.BytesIO(), Image.fromarray(np.ascontiguousarray(picture))
     if ending == '.png':
         found.save(encoded, 'PNG')
-        image_io.write_atomically(path, png.insert(encoded.getvalue(), png.srgb()))
+        image_io.write_atomically(path, png.insert(encoded.getvalue(), png.srgb() | marks.png_text()))
         return
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
     try:
-        found.save(encoded, 'JPEG', quality=JPEG_QUALITY, subsampling=FULL_CHROMA, icc_profile=profile)
+        found.save(encoded, 'JPEG', quality=JPEG_QUALITY, subsampling=FULL_CHROMA, icc_profile=profile,
+                   comment=marks.SOFTWARE)  # fmt: skip
     except (OSError, ValueError) as error:
         raise DataError(f'{path}: cannot be written as JPEG ({error}). Write a .png.') from error
     image_io.write_atomically(path, encoded.getvalue())
+
+
+def check_picture_size(path: PathLike, height: int, width: int) -> None:
+    """Refuses a picture that the format cannot hold.
+
+    Raises:
+        DataError: a JPEG of more than 65500 pixels a side.
+    """
+    if pathlib.Path(path).suffix.lower() != '.png' and max(height, width) > JPEG_LARGEST:
+        raise DataError(f'{path}: a JPEG has at most {JPEG_LARGEST} pixels a side, the image is {width}x{height}. '
+                        'Write a .png, or reduce it by max_side.')
 
 
 def _ending(path: pathlib.Path, endings: tuple[str, ...], what: str) -> str:
@@ -134,13 +147,13 @@ def _write_radiance(path: pathlib.Path, image: np.ndarray, exposure: float | Non
         image_io.write_hdr(temporary, image)
         head, line, rest = temporary.read_bytes().partition(b'FORMAT=')
         said = b'' if exposure is None else b'EXPOSURE=%.9g\n' % exposure
-        temporary.write_bytes(head + b'SOFTWARE=' + SOFTWARE.encode() + b'\n' + said + line + rest)
+        temporary.write_bytes(head + b'SOFTWARE=' + marks.SOFTWARE.encode() + b'\n' + said + line + rest)
 
 
 def _write_openexr(path: pathlib.Path, image: np.ndarray, attributes: dict[str, float | None]) -> None:
     header = {
         'compression': OpenEXR.ZIP_COMPRESSION, 'type': OpenEXR.scanlineimage,
-        'chromaticities': colour.BT709_CHROMATICITIES, 'software': SOFTWARE,
+        'chromaticities': colour.BT709_CHROMATICITIES, 'software': marks.SOFTWARE,
         **{name: float(value) for name, value in attributes.items() if value is not None},
     }  # fmt: skip
     with _replacing(path) as temporary:

@@ -29,6 +29,7 @@ LARGEST_SHIFT = 0.1  # of the width: more is no shake of a hand
 SEARCH_SIDE = 1536  # longest side of the images that ECC works on
 COARSER = (4, 2, 1)  # its levels
 ECC_STEPS, ECC_CHANGE, ECC_BLUR = 60, 1e-6, 5
+LEAST_SIDE = 2  # of a bitmap
 BITMAP_EXCLUDED = 4  # of 255; values this near to the median are not counted
 LEAST_GAIN = 1e-4  # in the correlation; a warp that gains less is not applied
 LEAST_SHIFT = 0.5  # pixels; nor one that moves less: interpolation would cost more than it mends
@@ -77,7 +78,8 @@ def align(ldrs: np.ndarray, evs: Sequence[float], method: str = HOMOGRAPHY) -> t
         frame is. What was clipped stays clipped.
 
     Raises:
-        DataError: another method; a frame that cannot be matched, or only by a shift of over 10 % of the width.
+        DataError: another method; a frame that cannot be matched, or only by a shift of over 10 % of the width; frames
+            that are too narrow.
     """
     if method not in METHODS[1:]:
         raise DataError(f'The alignment is one of {", ".join(METHODS)}, not {method!r}.')
@@ -120,6 +122,9 @@ def find_warp(reference: np.ndarray, frame: np.ndarray, stops: float, method: st
     greys = _grey(reference, max(stops, 0)), _grey(frame, max(-stops, 0))
     scale = min(1.0, SEARCH_SIDE / max(frame.shape[:2]))
     small = [_resized(grey, scale) for grey in greys]
+    if min(small[0].shape) < LEAST_SIDE:
+        raise DataError(f'Frames of {frame.shape[1]}x{frame.shape[0]} pixels are too narrow to be aligned; choose '
+                        'align=off.')
     warp, unmoved = _translation(*small), _correlation(*small, np.eye(3))
     if method == HOMOGRAPHY:
         warp = _refined(*small, warp)
@@ -150,8 +155,13 @@ def _resized(grey: np.ndarray, scale: float) -> np.ndarray:
 def _translation(reference: np.ndarray, frame: np.ndarray) -> np.ndarray:
     """The best of several searches: from too coarse a level, bitmaps go astray."""
     most = math.ceil(math.log2(max(LARGEST_SHIFT * max(reference.shape), 2))) + 1  # what is too large is to be seen too
-    found = [_bitmap_shift(reference, frame, bits) for bits in range(1, most + 1)]
+    found = [_bitmap_shift(reference, frame, bits) for bits in range(1, min(most, _most_bits(reference)) + 1)]
     return max(found, key=lambda warp: _correlation(reference, frame, warp))
+
+
+def _most_bits(grey: np.ndarray) -> int:
+    """The smallest bitmap is 1 / 2 ** (bits - 1) as large, and OpenCV fails below `LEAST_SIDE` rows or columns."""
+    return (min(grey.shape) // LEAST_SIDE).bit_length()
 
 
 def _bitmap_shift(reference: np.ndarray, frame: np.ndarray, bits: int) -> np.ndarray:
@@ -163,7 +173,8 @@ def _whole_pixels(reference: np.ndarray, frame: np.ndarray, warp: np.ndarray) ->
     """A shift that was found on small images, to whole pixels of the large ones."""
     rough = np.array([[1.0, 0, round(warp[0, 2])], [0, 1, round(warp[1, 2])], [0, 0, 1]])
     bits = math.ceil(math.log2(max(reference.shape) / SEARCH_SIDE)) + 1
-    return rough @ _bitmap_shift(reference, _warped(frame, rough, cv2.INTER_NEAREST), bits)
+    moved = _warped(frame, rough, cv2.INTER_NEAREST)
+    return rough @ _bitmap_shift(reference, moved, min(bits, _most_bits(reference)))
 
 
 def _refined(reference: np.ndarray, frame: np.ndarray, warp: np.ndarray) -> np.ndarray:

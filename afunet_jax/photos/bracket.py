@@ -12,6 +12,7 @@ import numpy as np
 from afunet_jax.data.scenes import EXPOSURES, Scene
 from afunet_jax.errors import DataError
 from afunet_jax.files import natural_key
+from afunet_jax.outputs import marks
 from afunet_jax.photos import align as aligning
 from afunet_jax.photos import exposures as exposure
 from afunet_jax.photos import response
@@ -108,11 +109,16 @@ class Bracket:
 # ---- finding ----------------------------------------------------------------------------------------
 
 
-def find_brackets(folder: PathLike) -> list[BracketFiles]:
+def find_brackets(folder: PathLike, leave_out: PathLike | None = None) -> list[BracketFiles]:
     """The brackets of a folder: itself, if there are photos in it, or else its subfolders that have some.
 
     Of a raw file and a photo of the same name the raw file counts. `.hdr` and `.exr` count only in a folder without
-    photos: beside photos they are results. Hidden files and all others are passed over.
+    photos: beside photos they are results. Files that we wrote ourselves (`marks`), hidden files and all others are
+    passed over.
+
+    Args:
+        folder: to search.
+        leave_out: a folder inside it that is not looked into: that of the results.
 
     Returns:
         At least one bracket, in natural order.
@@ -125,15 +131,16 @@ def find_brackets(folder: PathLike) -> list[BracketFiles]:
         own = _photos_in(folder)
         if own.paths:
             return [own]
-        inside = sorted((p for p in folder.iterdir() if p.is_dir() and not p.name.startswith('.')),
-                        key=_natural)  # fmt: skip
+        results = None if leave_out is None else os.path.realpath(leave_out)
+        inside = sorted((p for p in folder.iterdir() if p.is_dir() and not p.name.startswith('.')
+                         and os.path.realpath(p) != results), key=_natural)  # fmt: skip
         found = [files for files in map(_photos_in, inside) if files.paths]
     except OSError as error:
         raise DataError(f'{folder}: the folder cannot be read ({error.strerror}). '
                         'Check the path and its rights.') from error
     if not found:
-        raise DataError(f'{folder}: no photos in it, nor in its folders. Endings that are looked for: '
-                        f'{" ".join(sorted(PHOTO_SUFFIXES | FLOAT_SUFFIXES))}.')
+        raise DataError(f'{folder}: no photos in it, nor in its folders{"".join(f" ({note})" for note in own.notes)}. '
+                        f'Endings that are looked for: {" ".join(sorted(PHOTO_SUFFIXES | FLOAT_SUFFIXES))}.')
     return found
 
 
@@ -145,13 +152,20 @@ def _natural(path: pathlib.Path) -> tuple:
 def _photos_in(folder: pathlib.Path) -> BracketFiles:
     files = sorted((p for p in folder.iterdir() if p.is_file() and not p.name.startswith('.')),
                    key=_natural)  # fmt: skip
-    photos = [p for p in files if p.suffix.lower() in PHOTO_SUFFIXES]
-    floats = [p for p in files if p.suffix.lower() in FLOAT_SUFFIXES]
+    images = [p for p in files if p.suffix.lower() in PHOTO_SUFFIXES | FLOAT_SUFFIXES]
+    ours = [p.name for p in images if p.suffix.lower() not in RAW_SUFFIXES and marks.is_ours(p)]
+    photos, floats = ([p for p in images if p.suffix.lower() in suffixes and p.name not in ours]
+                      for suffixes in (PHOTO_SUFFIXES, FLOAT_SUFFIXES))  # fmt: skip
     raw = {p.stem for p in photos if p.suffix.lower() in RAW_SUFFIXES}
     kept = [p for p in photos if p.suffix.lower() in RAW_SUFFIXES or p.stem not in raw] or floats
     passed = [p.name for p in (*photos, *floats) if p not in kept]
-    notes = (f'passed over, beside raw files or photos: {", ".join(passed)}',) if passed else ()
+    about = {'passed over, beside raw files or photos': passed, 'passed over, results of this program': ours}
+    notes = tuple(f'{why}: {_shown(names)}' for why, names in about.items() if names)
     return BracketFiles(folder.resolve().name, tuple(kept), notes)
+
+
+def _shown(names: Sequence[str]) -> str:
+    return ', '.join(names[:SHOWN]) + (', ...' if len(names) > SHOWN else '')
 
 
 def _files_of(source: PathLike | BracketFiles | Sequence[PathLike]) -> BracketFiles:
@@ -165,7 +179,7 @@ def _files_of(source: PathLike | BracketFiles | Sequence[PathLike]) -> BracketFi
         return BracketFiles(path.stem, (path,))
     found = find_brackets(path)
     if len(found) > 1 or found[0].paths[0].parent != path:
-        names = ', '.join(bracket.name for bracket in found[:SHOWN]) + (', ...' if len(found) > SHOWN else '')
+        names = _shown([bracket.name for bracket in found])
         raise DataError(f'{path}: a folder of brackets ({names}), one is wanted. Name one of them, or take them one by '
                         'one with find_brackets.')
     return found[0]

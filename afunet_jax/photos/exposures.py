@@ -23,7 +23,7 @@ GIVEN, FILE, EXIF, PIXELS = 'given', EXPOSURE_FILE, 'EXIF', 'pixels'
 
 TOLERANCE = 0.7  # EV between two neighbours by which a source may differ from the pixels
 # A camera's picture style is steeper than sRGB by up to a third: so measured, 3 EV seem to be 4.
-STYLE_TOLERANCE = 0.35  # of the step, for 8-bit frames with an assumed sRGB curve
+STYLE_TOLERANCE = 0.35  # of the step, for 8-bit frames of an assumed sRGB curve, if all steps are measured larger
 STEEPER = 0.1  # measured steps above the real ones by this share: the assumed curve is wrong
 SAME = 0.01  # EV; frames closer than this have one exposure
 LONGEST = 60  # characters of an exposure
@@ -117,6 +117,9 @@ def resolve(
 ) -> Exposures:
     """Finds the exposures of frames, and holds them against the pixels.
 
+    A step may differ from the measured one by `TOLERANCE`. A camera's own curve, taken for sRGB, makes all steps seem
+    larger than they are: only where all do, in 8-bit frames, `STYLE_TOLERANCE` of the step is allowed.
+
     Args:
         frames: in any order.
         given: stops, which come first.
@@ -203,8 +206,7 @@ def _checked(frames: Sequence[Frame], found: Exposures, trust: bool) -> Exposure
     order = np.argsort(found.evs, kind='stable')
     ranked = [frames[i] for i in order]
     steps, measured = np.diff(found.evs[order]), measured_steps(ranked)
-    wrong = [i for i in range(len(steps)) if abs(measured[i] - steps[i]) > _tolerance(ranked[i:i + 2], steps[i])]
-    if not wrong:
+    if not (np.abs(measured - steps) > _tolerances(ranked, steps, measured)).any():  # NaN: not measurable
         return found
     message = _contradiction(ranked, found.evs[order], measured, found.source)
     if found.source == EXIF and not trust:
@@ -214,8 +216,9 @@ def _checked(frames: Sequence[Frame], found: Exposures, trust: bool) -> Exposure
     return found
 
 
-def _tolerance(pair: Sequence[Frame], step: float) -> float:
-    return max(TOLERANCE, STYLE_TOLERANCE * step if _is_styled(pair) else 0)
+def _tolerances(ranked: Sequence[Frame], steps: np.ndarray, measured: np.ndarray) -> np.ndarray:
+    steeper = _is_styled(ranked) and not (measured <= steps).any()
+    return np.maximum(TOLERANCE, STYLE_TOLERANCE * steps if steeper else 0)
 
 
 def _is_styled(frames: Sequence[Frame]) -> bool:

@@ -15,12 +15,13 @@ import dataclasses
 import functools
 import hashlib
 import io
+import itertools
 import math
 import pathlib
 import struct
 import warnings
 from collections.abc import Callable
-from typing import Any
+from typing import Any, BinaryIO
 
 import cv2
 import numpy as np
@@ -28,6 +29,7 @@ from PIL import ExifTags, Image, JpegImagePlugin, PngImagePlugin
 
 from afunet_jax import hdr, image_io
 from afunet_jax.errors import DataError
+from afunet_jax.outputs import png
 from afunet_jax.photos import colour, response
 from afunet_jax.photos.response import ToneCurve
 
@@ -37,6 +39,9 @@ MAX_PIXELS = image_io.MAX_PIXELS  # three such frames are 3 GB
 SATURATED = hdr.SATURATED / 65535  # share of full scale, as stored
 FULL_SCALE = 1.0  # of files of floats
 OVERFLOW_SHARE = 0.001  # of values above the full scale of floats: more of them, and it is probably wrong
+FULL_SCALE_CURE = ('Give the value at which the frames are clipped: --full_scale= (predict.py), or full_scale '
+                   '(afunet_jax.load).')
+LARGEST_APEX = 64  # stops: times, apertures and sensitivities beyond 2 ** 64 and 2 ** -64 are none
 
 RAW_SUFFIXES = frozenset(
     '.3fr .arw .cr2 .cr3 .crw .dcr .dng .erf .fff .iiq .k25 .kdc .mef .mos .mrw .nef .nrw .orf .pef .raf .raw .rw2 '
@@ -58,6 +63,7 @@ DARK = 0.02  # linear share of full scale below which noise and a camera's toe d
 
 _TIFF_WIDTH, _TIFF_HEIGHT, _TIFF_SAMPLE_FORMAT, _TIFF_DNG_VERSION = 256, 257, 339, 50706
 _TIFF_FLOATS = 3
+_PNG_EXIF_TEXT = 'Raw profile type exif'  # ImageMagick's, in hexadecimal behind three lines
 
 
 class PhotoWarning(UserWarning):
@@ -266,7 +272,7 @@ def _read_tiff(path: pathlib.Path, max_pixels: int) -> _Stored:
     if _TIFF_DNG_VERSION in tags:
         raise DataError(f'{path}: a camera raw file (DNG) under another name. Name it .dng.')
     exif = Image.Exif()
-    _attempt(path, lambda: exif.load_from_fp(io.BytesIO(data)))
+    _attempt(path, lambda: _load_tiff_exif(exif, io.BytesIO(data)))
     about = _exif(path, exif)
     profile = exif.get(ExifTags.Base.InterColorProfile)
     # OpenCV turns TIFFs upright itself (since 4.1.1), and no other format under IMREAD_UNCHANGED.
@@ -290,9 +296,24 @@ def _read_png_or_jpeg(path: pathlib.Path, max_pixels: int) -> _Stored:
     if header.mode in ('P', 'PA', '1', 'CMYK'):
         raise DataError(f'{path}: the colours are {header.mode} (a palette, black and white, or CMYK). '
                         'Export it as RGB.')
+    about, chunks = header.info, {}
+    if plugin is PngImagePlugin.PngImageFile:
+        chunks = dict(itertools.takewhile(lambda chunk: chunk[0] != b'IEND', png.chunks_of(data)))
+        _refuse_hdr(path, *chunks.get(b'cICP', b'')[1:2])
     exif = Image.Exif()
-    _attempt(path, lambda: exif.load(header.info.get('exif', b'')))
-    return _decoded(path, data, _exif(path, exif), header.info.get('icc_profile'))
+    # Pillow finds eXIf behind the pixels only if it decodes them.
+    _attempt(path, lambda: exif.load(about.get('exif') or chunks.get(b'eXIf') or _exif_of_text(about)))
+    return _decoded(path, data, _exif(path, exif), about.get('icc_profile'))
+
+
+def _exif_of_text(about: dict[str, Any]) -> bytes:
+    return bytes.fromhex(''.join(about.get(_PNG_EXIF_TEXT, '').split('\n')[3:]))
+
+
+def _refuse_hdr(path: pathlib.Path, transfer: int | None = None) -> None:
+    if transfer in HDR_TRANSFERS:
+        raise DataError(f'{path}: an HDR image already ({HDR_TRANSFERS[transfer]}), not one exposure of a bracket. '
+                        'Take the photos without the camera\'s HDR mode.')
 
 
 def _decoded(path: pathlib.Path, data: bytes, exif: Exif, profile: bytes | None) -> _Stored:
@@ -339,8 +360,17 @@ def _attempt(path: pathlib.Path, read: Callable[[], Any]) -> Any:
     try:
         return read()
     except (OSError, SyntaxError, ValueError, KeyError, TypeError, IndexError, struct.error, ArithmeticError) as error:
-        warnings.warn(f'{path}: its EXIF is damaged and passed over ({error}).', PhotoWarning, stacklevel=4)
+        warnings.warn(f'{path}: its EXIF cannot be read and is passed over ({error}).', PhotoWarning, stacklevel=4)
         return None
+
+
+def _load_tiff_exif(exif: Image.Exif, file: BinaryIO) -> None:
+    """By itself, Pillow reads the header of a TIFF, but not that of a BigTIFF, whose first directory is at byte 8."""
+    start = file.read(16)
+    if start.startswith(image_io.TIFF_MAGIC[3]):
+        raise ValueError('a big-endian BigTIFF, whose ICC profile is not read either; export it as TIFF')
+    exif.endian, exif.bigtiff = '<' if start.startswith(b'II') else '>', start.startswith(image_io.TIFF_MAGIC[2:])
+    exif.load_from_fp(file, *struct.unpack_from(exif.endian + ('8xQ' if exif.bigtiff else '4xI'), start))
 
 
 def _exif(path: pathlib.Path, exif: Image.Exif) -> Exif:
@@ -348,9 +378,11 @@ def _exif(path: pathlib.Path, exif: Image.Exif) -> Exif:
     tags = {**dict(_attempt(path, lambda: dict(exif)) or {}), **inner}
     base = ExifTags.Base
     seconds, aperture = _number(tags.get(base.ExposureTime)), _number(tags.get(base.FNumber))
-    if seconds is None and (speed := _number(tags.get(base.ShutterSpeedValue), signed=True)) is not None:
+    speed = _number(tags.get(base.ShutterSpeedValue), -LARGEST_APEX, LARGEST_APEX)
+    stops = _number(tags.get(base.ApertureValue), most=LARGEST_APEX)
+    if seconds is None and speed is not None:
         seconds = 2.0**-speed
-    if aperture is None and (stops := _number(tags.get(base.ApertureValue))) is not None:
+    if aperture is None and stops is not None:
         aperture = 2.0 ** (stops / 2)
     names = [str(tags[tag]).strip('\0 ') for tag in (base.Make, base.Model) if tags.get(tag)]
     orientation = tags.get(base.Orientation)
@@ -360,13 +392,13 @@ def _exif(path: pathlib.Path, exif: Image.Exif) -> Exif:
     )  # fmt: skip
 
 
-def _number(value: Any, signed: bool = False) -> float | None:
-    """A finite number above 0 (any, if signed), or None."""
+def _number(value: Any, least: float = 2.0**-LARGEST_APEX, most: float = 2.0**LARGEST_APEX) -> float | None:
+    """A number of this range, or None."""
     try:
         number = float(value[0] if isinstance(value, tuple) else value)
-    except (TypeError, ValueError, IndexError, ZeroDivisionError):
+    except (TypeError, ValueError, IndexError, ArithmeticError):
         return None
-    return number if math.isfinite(number) and (signed or number > 0) else None
+    return number if least <= number <= most else None
 
 
 # ---- colours ----------------------------------------------------------------------------------------
@@ -421,10 +453,7 @@ def _read_heif(path: pathlib.Path, max_pixels: int) -> _Stored:
     except (OSError, ValueError, EOFError, LookupError, RuntimeError, SyntaxError) as error:
         raise DataError(f'{path}: truncated or damaged, libheif cannot read it ({error}). '
                         'Copy or download it again.') from error
-    transfer = image.info.get('nclx_profile', {}).get('transfer_characteristics')
-    if transfer in HDR_TRANSFERS:
-        raise DataError(f'{path}: an HDR image already ({HDR_TRANSFERS[transfer]}), not one exposure of a bracket. '
-                        'Take the photos without the camera\'s HDR mode.')
+    _refuse_hdr(path, image.info.get('nclx_profile', {}).get('transfer_characteristics'))
     bits = image.info.get('bit_depth', 8)
     if values.dtype == np.uint16:  # left-aligned: full scale is not 65535
         full = (2**bits - 1) << (16 - bits)
@@ -469,7 +498,7 @@ def _raw_exif(path: pathlib.Path, raw: Any) -> Exif:
     data = image_io.read_start(path, 4)
     if data in image_io.TIFF_MAGIC:
         with open(path, 'rb') as file:
-            _attempt(path, lambda: tags.load_from_fp(file))
+            _attempt(path, lambda: _load_tiff_exif(tags, file))
             found = _exif(path, tags)
     else:
         found = Exif()
@@ -502,8 +531,8 @@ def _not_negative(path: pathlib.Path, values: np.ndarray, full_scale: float) -> 
         values = np.maximum(values, 0)
     if (values > full_scale).mean() > OVERFLOW_SHARE:
         warnings.warn(f'{path}: {100 * (values > full_scale).mean():.1f} % of the values are above full_scale='
-                      f'{full_scale:g} (the largest is {values.max():g}) and count as clipped. Give the value at which '
-                      'the frames are clipped as full_scale.', PhotoWarning, stacklevel=3)  # fmt: skip
+                      f'{full_scale:g} (the largest is {values.max():g}) and count as clipped. {FULL_SCALE_CURE}',
+                      PhotoWarning, stacklevel=3)  # fmt: skip
     return values
 
 

@@ -207,7 +207,7 @@ class Jobs:
         try:
             names = tuple(messages.clean(str(photo['name'])) for photo in asked['photos'])
             sizes = tuple(int(photo['bytes']) for photo in asked['photos'])
-        except (KeyError, TypeError, ValueError) as error:
+        except (KeyError, TypeError, ValueError, OverflowError) as error:  # the last: 1e999
             raise Refused(400, 'the list of photos cannot be read; load the page anew') from error
         for name, size in zip(names, sizes):
             if size <= 0:

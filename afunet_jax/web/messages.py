@@ -4,6 +4,8 @@ import pathlib
 import re
 from collections.abc import Sequence
 
+from afunet_jax.photos import frames
+
 PHOTO = 'photo-{}'  # stem of the files that photos are kept in, by number from 1
 _PHOTO = re.compile(PHOTO.format(r'(\d+)') + r'\.?\w*')
 NAME_CHARACTERS = 120
@@ -16,6 +18,10 @@ CURES = (  # what messages name, the page's control, and what it says there
     ('align=', 'align', 'Alignment'),
     ('smaller', 'max_side', 'Size'),
 )
+INSTEAD = {  # what messages say, and what can be done on the page
+    frames.FULL_SCALE_CURE: 'Export the frames so that they are clipped at 1, or merge them with predict.py and '
+                            '--full_scale=.',
+}  # fmt: skip
 
 
 def clean(name: str) -> str:
@@ -25,7 +31,9 @@ def clean(name: str) -> str:
 
 
 def with_names(text: str, folder: pathlib.Path, names: Sequence[str]) -> str:
-    """A message about the files of a job, with the names that the user knows, and without our folder."""
+    """A message about the files of a job, with the names and the means that the user has, and without our folder."""
+    for said, here in INSTEAD.items():
+        text = text.replace(said, here)
     text = text.replace(f'{folder}/', '').replace(str(folder), 'the photos')
 
     def name(found: re.Match) -> str:

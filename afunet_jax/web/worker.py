@@ -17,7 +17,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-from afunet_jax import evaluation, html_report, merging, parallel, photos
+from afunet_jax import evaluation, html_report, image_io, merging, parallel, photos
 from afunet_jax.data.scenes import Scene
 from afunet_jax.errors import AFUNetError
 from afunet_jax.outputs import save, tonemapping
@@ -31,6 +31,7 @@ FILES = {  # of a result, by their names on the page
     'hdr': 'result.hdr', 'exr': 'result.exr', 'png': 'result.png', 'hdr_png': 'result_pq.png', 'picture': 'picture.jpg',
     'view': 'view.js',
 }  # fmt: skip
+TOLD = photos.PhotoWarning, image_io.ExrWarning  # warnings for the page
 VIEW_SIDE = 1600  # pixels, the longer side, of what the page shows
 LOOK_SECONDS = 0.1  # between looks at whether the network is compiled
 
@@ -121,9 +122,10 @@ class BracketMerger:
         """
         say(READING, None)
         with warnings.catch_warnings(record=True) as caught:
-            warnings.simplefilter('always', photos.PhotoWarning)
+            for category in TOLD:
+                warnings.simplefilter('always', category)
             bracket = photos.load_bracket(order.photos, order.exposures, name='bracket', **order.settings)
-        told = [str(warning.message) for warning in caught if issubclass(warning.category, photos.PhotoWarning)]
+        told = [str(warning.message) for warning in caught if issubclass(warning.category, TOLD)]
         bracket, notes = merging.reduced(bracket, order.max_side)
         merged = self._merge(bracket.scene(), say)
         say(WRITING, None)

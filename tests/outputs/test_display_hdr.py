@@ -132,6 +132,15 @@ def test_gain_map(tmp_path):
     np.testing.assert_allclose(found[:, 100:], shown[:, 100:], rtol=0.15)
 
 
+@pytest.mark.parametrize('brightest', [0.0, 50.0, 203.0])
+def test_a_gain_map_of_an_image_without_lights_can_be_read(brightest):
+    imagecodecs = pytest.importorskip('imagecodecs')
+    data = display_hdr.encode_gain_map(np.full((16, 16, 3), brightest, np.float32), imagecodecs)
+    linear = imagecodecs.ULTRAHDR.CT.LINEAR
+    found = 203 * imagecodecs.ultrahdr_decode(data, dtype='f2', transfer=linear)[..., :3].astype(np.float32)
+    np.testing.assert_allclose(found, brightest, rtol=0.02)
+
+
 def test_a_missing_package_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'imagecodecs', None)
     with pytest.raises(ConfigError, match='pip install imagecodecs, or write a .png'):

@@ -119,6 +119,33 @@ def test_large_photos_are_searched_small_and_moved_by_whole_pixels():
     np.testing.assert_array_equal(frames[0, 50:-50, 50:-50], sixteen(radiance, -3)[50:-50, 50:-50])
 
 
+@pytest.mark.parametrize('height, width', [(200, 800), (384, 1536), (200, 2000), (1100, 300), (30, 960)])
+@pytest.mark.parametrize('method', ['translation', 'homography'])
+def test_wide_and_tall_frames(height, width, method):
+    radiance, warps = detailed(height, width), [moved_by(5, 0), np.eye(3), moved_by(-3, 0)]
+    ldrs = np.stack([sixteen(seen_through(radiance, warp), ev - 3) for warp, ev in zip(warps, EVS)])
+    found = align.align(ldrs, EVS, method)[1]
+    for ours, warp in zip(found.warps, warps):
+        assert align.corner_shift(ours @ warp, (height, width)) < (0.01 if method == 'translation' else 0.6)
+
+
+@pytest.mark.parametrize('height, width', [(1, 40), (40, 1), (1, 1), (4, 6000)])
+@pytest.mark.parametrize('method', ['translation', 'homography'])
+def test_refuses_frames_that_are_too_narrow(height, width, method):
+    with pytest.raises(DataError, match=f'{width}x{height} pixels are too narrow to be aligned; choose align=off'):
+        align.align(np.random.RandomState(0).randint(0, 65536, (3, height, width, 3)).astype(np.uint16), EVS, method)
+
+
+@pytest.mark.parametrize('side', [2, 3, 5])
+@pytest.mark.parametrize('method', ['translation', 'homography'])
+def test_tiny_frames_end_in_no_error_of_opencv(side, method):
+    ldrs = np.random.RandomState(0).randint(0, 65536, (1, side, 40, 3)).astype(np.uint16).repeat(3, axis=0)
+    try:
+        np.testing.assert_array_equal(align.align(ldrs, [0.0, 0.0, 0.0], method)[0], ldrs)
+    except DataError as error:
+        assert method == 'homography' and 'align=off' in str(error)
+
+
 @pytest.mark.parametrize('other', [np.zeros, lambda *a: np.random.RandomState(3).randint(0, 65535, a[0]).astype(a[1])],
                          ids=['black', 'noise'])
 def test_refuses_frames_with_nothing_in_common(other):

@@ -157,6 +157,22 @@ def test_a_cameras_contrast_is_no_contradiction_but_noted(tmp_path):
     assert 'measured from the pixels' in exposures.curve_note(frames, np.array(evs), 'pixels')[0]
 
 
+@pytest.mark.parametrize('said, real, accepted', [
+    ((0, 3, 6), (0, 3.9, 7.0), True),  # a steep curve makes every step larger
+    ((0, 3, 6), (0, 2, 6), False), ((0, 3, 6), (0, 2.9, 6.8), False),
+    ((0, 3, 6), (0, 2.1, 4.2), False), ((0, 4.5, 9), (0, 3, 6), False), ((0, 2, 4), (0, 2.9, 5.8), False),
+    ((0, 2, 4), (0, 2.6, 4.0), True)])
+def test_a_steep_curve_excuses_only_steps_that_are_all_measured_larger(tmp_path, said, real, accepted):
+    from dataclasses import replace
+    frames = frames_of(tmp_path, np.array(real) - 3, radiance=scene(stops=12))
+    told = [replace(f, exif=replace(f.exif, seconds=2.0**ev / 1000)) for f, ev in zip(frames, said)]
+    np.testing.assert_allclose(measured_steps(frames), np.diff(real), atol=0.06)
+    if accepted:
+        return np.testing.assert_allclose(np.diff(resolve(told).evs), np.diff(said))
+    with pytest.raises(DataError, match='EXIF contradicts the pixels'):
+        resolve(told)
+
+
 # ---- exposure.txt -----------------------------------------------------------------------------------
 
 

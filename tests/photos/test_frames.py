@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import tifffile
 from photo_files import ADOBE_RGB, eight, exif, icc_profile, scene, sixteen, srgb, write_dng
-from PIL import ExifTags, Image, ImageCms, TiffImagePlugin
+from PIL import ExifTags, Image, ImageCms, PngImagePlugin, TiffImagePlugin
 
 from afunet_jax import image_io
 from afunet_jax.errors import DataError
@@ -115,7 +115,7 @@ def test_radiance_and_openexr_are_linear(tmp_path, radiance):
 
 def test_full_scale_of_floats(tmp_path, radiance):
     write_exr(tmp_path / 'a.exr', {'RGB': 4 * radiance})
-    with pytest.warns(PhotoWarning, match='a.exr: .* above full_scale=1 .*the largest is 4'):
+    with pytest.warns(PhotoWarning, match='a.exr: .* above full_scale=1 .*the largest is 4.*--full_scale='):
         clipped = read_frame(tmp_path / 'a.exr')
     frame = read_frame(tmp_path / 'a.exr', full_scale=4.0)
     np.testing.assert_allclose(frame.linear(), radiance, rtol=1e-6)
@@ -283,13 +283,81 @@ def test_the_digest_tells_frames_apart(tmp_path, radiance):
 
 @pytest.mark.parametrize('tags, expected', [
     ({37377: 8.0}, (1 / 256, None)), ({33434: 0.0}, (None, None)), ({33434: float('nan')}, (None, None)),
-    ({37378: 4.0, 33434: 2.0}, (2.0, 4.0)), ({33437: 0.0, 33434: 2.0}, (2.0, None))])
+    ({37378: 4.0, 33434: 2.0}, (2.0, 4.0)), ({33437: 0.0, 33434: 2.0}, (2.0, None)),
+    ({37378: TiffImagePlugin.IFDRational(4294967295, 1), 33434: 2.0}, (2.0, None)),
+    *(({37377: TiffImagePlugin.IFDRational(speed, 1)}, (None, None)) for speed in (2000, -2000, -2147483648))])
 def test_odd_exif(tmp_path, radiance, tags, expected):
     about = exif()
     about.get_ifd(0x8769).update(tags)
     Image.fromarray(eight(radiance, 0)).save(tmp_path / 'a.jpg', exif=about)
     found = read_frame(tmp_path / 'a.jpg').exif
     assert (found.seconds, found.aperture) == expected
+    assert found.ev is None or np.isfinite(found.ev)
+
+
+@pytest.mark.parametrize('number', [1e-300, 1e-160, 1e300, 5e-324])
+def test_exif_numbers_out_of_all_bounds_count_as_missing(tmp_path, radiance, number):
+    data = exif(number, number).tobytes()
+    assert data.count(struct.pack('>d', number)) == 2  # Pillow writes them as doubles
+    Image.fromarray(eight(radiance, 0)).save(tmp_path / 'a.jpg', exif=data)
+    found = read_frame(tmp_path / 'a.jpg').exif
+    assert (found.seconds, found.aperture, found.ev) == (None, None, None)
+
+
+@pytest.mark.parametrize('bigtiff, byteorder', [(False, '<'), (False, '>'), (True, '<')])
+def test_bigtiff_is_read_as_tiff(tmp_path, radiance, bigtiff, byteorder):
+    stored = np.rint(65535 * srgb(radiance)).astype(np.uint16)
+    tags = [(271, 2, 0, 'Maker', True), (33434, 5, 1, (1, 60), True)]
+    tifffile.imwrite(tmp_path / 'a.tif', stored, photometric='rgb', iccprofile=SRGB_PROFILE, bigtiff=bigtiff,
+                     byteorder=byteorder, extratags=tags)  # fmt: skip
+    frame = read_frame(tmp_path / 'a.tif')
+    assert frame.curve.name == 'ICC profile' and frame.exif == frames.Exif(seconds=1 / 60, camera='Maker')
+    np.testing.assert_array_equal(frame.values, stored)
+
+
+def test_a_big_endian_bigtiff_is_read_without_its_tags_and_says_so(tmp_path, radiance):
+    tifffile.imwrite(tmp_path / 'a.tif', sixteen(radiance, 0), photometric='rgb', bigtiff=True, byteorder='>')
+    with pytest.warns(PhotoWarning, match='a.tif: its EXIF .* big-endian BigTIFF, whose ICC profile is not read'):
+        frame = read_frame(tmp_path / 'a.tif')
+    np.testing.assert_array_equal(frame.values, sixteen(radiance, 0))
+
+
+def chunk(name, data):
+    return struct.pack('>I', len(data)) + name + data + struct.pack('>I', zlib.crc32(name + data))
+
+
+@pytest.mark.parametrize('where', ['first', 'late', 'text', 'late, and a film behind'])
+def test_exif_of_a_png_wherever_it_is(tmp_path, radiance, where):
+    encoded, tags = io.BytesIO(), exif(1 / 60, 8.0, 200, orientation=6).tobytes()
+    Image.fromarray(eight(radiance, 0)).save(encoded, 'PNG')
+    pixels, end = encoded.getvalue()[33:-12], encoded.getvalue()[-12:]
+    content = chunk(b'eXIf', tags.removeprefix(b'Exif\0\0'))
+    if where == 'text':
+        hexadecimal = '\n'.join(tags.hex()[i:i + 72] for i in range(0, 2 * len(tags), 72))
+        text = f'\nexif\n{len(tags):8d}\n{hexadecimal}\n'.encode()
+        content = chunk(b'zTXt', b'Raw profile type exif\0\0' + zlib.compress(text))
+    parts = pixels + content if where.startswith('late') else content + pixels
+    behind = b'film' * 5 if 'film' in where else b''
+    (tmp_path / 'a.png').write_bytes(encoded.getvalue()[:33] + parts + end + behind)
+    frame = read_frame(tmp_path / 'a.png')
+    assert frame.exif == frames.Exif(1 / 60, 8.0, 200, 'Maker Model 1', 6)
+    np.testing.assert_array_equal(frame.values, np.rot90(eight(radiance, 0), -1))
+
+
+def test_damaged_text_exif_of_a_png_counts_as_missing(tmp_path, radiance):
+    text = PngImagePlugin.PngInfo()
+    text.add_text('Raw profile type exif', '\nexif\n   4\nno hexadecimals')
+    Image.fromarray(eight(radiance, 0)).save(tmp_path / 'a.png', pnginfo=text)
+    with pytest.warns(PhotoWarning, match='a.png: its EXIF cannot be read'):
+        assert read_frame(tmp_path / 'a.png').exif == frames.Exif()
+
+
+def test_a_jpeg_with_a_film_behind_it(tmp_path, radiance):
+    Image.fromarray(eight(radiance, 0)).save(tmp_path / 'a.jpg', exif=exif(1 / 60))
+    values = read_frame(tmp_path / 'a.jpg').values
+    with open(tmp_path / 'a.jpg', 'ab') as file:
+        file.write(b'\0\0\0\x18ftypmp42' + b'\xff\xda' * 99 + np.random.RandomState(0).bytes(300_000))
+    np.testing.assert_array_equal(read_frame(tmp_path / 'a.jpg').values, values)
 
 
 @pytest.mark.parametrize('cut', [10, 20, 40, 60])
@@ -353,8 +421,6 @@ def test_refuses_truncated_files(tmp_path, radiance, name, share):
 
 
 def png_of(width, height):
-    def chunk(name, data):
-        return struct.pack('>I', len(data)) + name + data + struct.pack('>I', zlib.crc32(name + data))
     pixels = zlib.compress(bytes(1000))
     return (image_io.PNG_MAGIC + chunk(b'IHDR', struct.pack('>IIBBBBB', width, height, 8, 2, 0, 0, 0))
             + chunk(b'IDAT', pixels) + chunk(b'IEND', b''))
@@ -443,6 +509,16 @@ def test_an_hdr_heic_is_no_exposure(tmp_path, radiance):
                full_range_flag=1, save_nclx_profile=True)
     with pytest.raises(DataError, match='a.heic: an HDR image already .PQ.'):
         read_frame(tmp_path / 'a.heic')
+
+
+@pytest.mark.parametrize('transfer, name', [(16, 'PQ'), (18, 'HLG'), (13, None)])
+def test_an_hdr_png_is_no_exposure(tmp_path, radiance, transfer, name):
+    encoded = cv2.imencode('.png', sixteen(radiance, 0))[1].tobytes()
+    (tmp_path / 'a.png').write_bytes(encoded[:33] + chunk(b'cICP', bytes([9, transfer, 0, 1])) + encoded[33:])
+    if name is None:
+        return np.testing.assert_array_equal(read_frame(tmp_path / 'a.png').values[..., ::-1], sixteen(radiance, 0))
+    with pytest.raises(DataError, match=f'a.png: an HDR image already .{name}.'):
+        read_frame(tmp_path / 'a.png')
 
 
 def test_a_heic_whose_images_cannot_be_found_is_damaged(tmp_path, radiance):

@@ -1,8 +1,10 @@
 """Photos in, one HDR image out: by the three functions, by the command, and what is refused."""
 
 import dataclasses
+import re
 import subprocess
 import sys
+import warnings
 
 import cv2
 import numpy as np
@@ -16,6 +18,7 @@ from afunet_jax import evaluation, hdr, image_io, merging, safetensors_weights
 from afunet_jax.data.synthetic import compose
 from afunet_jax.errors import ConfigError, DataError, WeightsError
 from afunet_jax.models import afunet
+from afunet_jax.photos import PhotoWarning
 
 HEIGHT, WIDTH = 96, 136
 EVS = [-2, 0, 2]
@@ -190,3 +193,202 @@ def test_what_cannot_be_is_refused(photos, weights, tmp_path, monkeypatch):
 def test_importing_the_package_loads_nothing():
     code = 'import sys, afunet_jax; assert "jax" not in sys.modules and "numpy" not in sys.modules'
     assert subprocess.run([sys.executable, '-c', code], cwd=small.ROOT).returncode == 0
+
+
+# ---- files that are there, and files that are not ---------------------------------------------------
+
+
+@pytest.fixture
+def shoot(tmp_path, scene):
+    for name in ('one', 'two'):
+        write_photos(tmp_path / 'shoot' / name, scene)
+    return tmp_path / 'shoot'
+
+
+@pytest.fixture
+def no_network(monkeypatch):
+    """Fails where a network is loaded."""
+
+    def load(*_):
+        raise AssertionError('the network was loaded')
+
+    monkeypatch.setattr(merging, 'Merger', load)
+
+
+def png_photos(folder, seconds=(1 / 400, 1 / 100, 1 / 25)):
+    return photo_files.write_bracket(folder, [np.log2(100 * time) for time in seconds])
+
+
+@pytest.mark.parametrize('way', ['folder', 'file', 'link', 'hard link'])
+def test_no_photo_is_ever_overwritten(tmp_path, weights, no_network, capsys, way):
+    paths = png_photos(tmp_path / 'shoot')
+    before = paths[0].read_bytes()
+    out = {'folder': paths[0].parent, 'file': paths[0]}.get(way, tmp_path / 'r.png')
+    if way == 'link':
+        out.symlink_to(paths[0])
+    elif way == 'hard link':
+        out.hardlink_to(paths[0])
+    for more in ((), ('--overwrite',)):
+        predict(*paths, f'--out={out}', *more, status=2)
+        told = capsys.readouterr().err
+        assert 'one of the photos' in told and ('r.png' if 'link' in way else 'IMG_1.png') in told
+    assert paths[0].read_bytes() == before
+
+
+def test_the_file_that_is_there_is_named(photos, tmp_path, no_network, capsys):
+    (tmp_path / 'b.png').touch()
+    predict(*photos, f'--out={tmp_path}/a.hdr,{tmp_path}/b.png', status=2)
+    told = capsys.readouterr().err
+    assert 'b.png: is there already' in told and 'a.hdr' not in told
+
+
+def test_a_batch_writes_what_is_missing_and_nothing_else(shoot, weights, tmp_path, capsys):
+    arguments = shoot, f'--weights={weights}', f'--out={tmp_path}/out', '--formats=hdr, .png'
+    predict(*arguments)
+    (tmp_path / 'out' / 'two.png').unlink()
+    (tmp_path / 'out' / 'two.hdr').write_bytes(b'mine')
+    predict(*arguments)
+    assert '1 of 2 brackets are merged already' in capsys.readouterr().err
+    assert (tmp_path / 'out' / 'two.hdr').read_bytes() == b'mine'
+    assert sorted(p.name for p in (tmp_path / 'out').iterdir()) == ['one.hdr', 'one.png', 'two.hdr', 'two.png']
+
+
+def test_a_folder_with_one_bracket_is_skipped_too(photos, weights, tmp_path, capsys, monkeypatch):
+    predict(photos[0].parent, f'--weights={weights}', f'--out={tmp_path}/out')
+    monkeypatch.setattr(merging, 'Merger', None)
+    predict(photos[0].parent, f'--weights={weights}', f'--out={tmp_path}/out')
+    assert '1 of 1 brackets are merged already' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize('out, formats', [('merged', 'hdr,png'), ('.', 'hdr,exr,png,jpg')])
+def test_results_in_the_searched_folder_are_no_photos(shoot, weights, capsys, monkeypatch, out, formats):
+    monkeypatch.chdir(shoot)
+    arguments = f'--weights={weights}', f'--out={out}', f'--formats={formats}'
+    for _ in range(2):
+        predict('.', *arguments)
+    assert '2 of 2 brackets are merged already' in capsys.readouterr().err
+    predict(*sorted(shoot.iterdir()) if out == 'merged' else ['.'], *arguments)
+    assert '2 of 2 brackets are merged already' in capsys.readouterr().err
+
+
+def test_a_folder_of_results_is_not_searched_whoever_wrote_them(shoot, tmp_path):
+    png_photos(shoot / 'merged')
+    (tmp_path / 'link').symlink_to(shoot / 'merged')
+    assert [files.name for files in merging.find([shoot], tmp_path / 'link')] == ['one', 'two']
+    assert [files.name for files in merging.find([shoot], shoot)] == ['merged', 'one', 'two']
+    assert [files.name for files in merging.find([shoot / 'merged'], shoot / 'merged')] == ['merged']
+
+
+@pytest.mark.parametrize('name', ['result.png', 'result.jpg', 'result.exr'])
+def test_a_result_beside_its_photos_is_not_merged_with_them(tmp_path, weights, name, capsys):
+    folder = png_photos(tmp_path / 'shoot')[0].parent
+    predict(folder, f'--weights={weights}', f'--out={folder / name}')
+    predict(folder, f'--weights={weights}', f'--out={tmp_path}/r.hdr')
+    told = capsys.readouterr().out
+    assert f'passed over, results of this program: {name}' in told and 'of 4 frames' not in told
+
+
+@pytest.mark.parametrize('flags, message', [
+    (('--out={}/x.tiff',), '.hdr, .exr, .png, .jpg, .jpeg, .avif, not as .tiff'),
+    (('--out={}/x.hdr,{}/y',), 'not as this'),
+    (('--out={}/none/x.hdr',), 'there is no folder .*none; make it'),
+    (('--out={}/out', '--formats=hdr,tif'), '--formats=hdr,tif: .* not as .tif; choose'),
+    (('--out={}/out', '--formats=hdr,'), 'not as .; choose'),
+    (('--out={}/out', '--formats=..hdr'), 'not as ..hdr; choose'),
+    (('--out={}/file',), 'file: the folder cannot be made .File exists.; name another'),
+    (('--out={}/file/x',), 'the folder cannot be made .Not a directory'),
+    (('--out={}/file/x.hdr',), 'there is no folder'),
+    (('--out={}/x.png', '--max_pixels=inf'), 'expected a number from 1 to 1e.12'),
+    (('--out={}/x.png', '--max_pixels=nan'), 'expected a number from 1 to'),
+    (('--out={}/x.png', '--reference_ev=2000'), 'expected a number from -64 to 64'),
+    (('--out={}/x.png', '--reference_ev=-2000'), 'expected a number from -64 to 64'),
+    (('--out={}/x.png', '--memory_limit=nan'), 'expected a number from 0'),
+    (('--out={}/x.png', '--full_scale=0'), 'expected a number from 1e-30'),
+])  # fmt: skip
+def test_what_cannot_be_written_is_refused_before_the_network(photos, tmp_path, no_network, capsys, flags, message):
+    (tmp_path / 'file').touch()
+    predict(*photos, *(flag.replace('{}', str(tmp_path)) for flag in flags), status=2)
+    assert re.search(message, capsys.readouterr().err)
+    assert not (tmp_path / 'out').exists()
+
+
+def test_rights_and_packages_are_looked_at_before_the_network(photos, tmp_path, no_network, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, 'imagecodecs', None)
+    for arguments in ((f'--out={tmp_path}/x.avif',), (f'--out={tmp_path}/x.jpg', '--hdr_screen')):
+        predict(*photos, *arguments, status=2)
+        assert 'pip install imagecodecs' in capsys.readouterr().err
+    monkeypatch.setattr('os.access', lambda *_: False)
+    predict(*photos, f'--out={tmp_path}/x.hdr', status=2)
+    assert 'cannot be written; mend its rights' in capsys.readouterr().err
+
+
+def test_a_folder_may_have_a_dot_in_its_name(shoot, weights, tmp_path, capsys):
+    (tmp_path / '2024.06.12').mkdir()
+    for name in ('2024.06.12', 'new.folder/'):
+        predict(shoot, f'--weights={weights}', f'--out={tmp_path}/{name}', '--formats=hdr')
+        assert sorted(p.name for p in (tmp_path / name).iterdir()) == ['one.hdr', 'two.hdr']
+    predict(shoot, f'--weights={weights}', f'--out={tmp_path}/other.folder', status=2)
+    assert 'there are 2 brackets; name a folder' in capsys.readouterr().err
+
+
+def test_an_error_of_the_program_ends_one_bracket_and_not_the_batch(shoot, weights, tmp_path, capsys, monkeypatch):
+    read = merging.load
+
+    def load(source, **settings):
+        if source.name == 'one':
+            raise ZeroDivisionError('by nothing')
+        return read(source, **settings)
+
+    monkeypatch.setattr(merging, 'load', load)
+    predict(shoot, f'--weights={weights}', f'--out={tmp_path}/out', '--formats=hdr', status=2)
+    told = capsys.readouterr().err
+    assert 'error: one: an error of this program, ' in told and 'ZeroDivisionError: by nothing' in told and 'Traceback' in told
+    assert '1 of 2 brackets failed' in told
+    assert [p.name for p in (tmp_path / 'out').iterdir()] == ['two.hdr']
+
+
+def test_sizes_and_scales_that_a_format_cannot_hold_are_refused_before_merging(photos, weights, tmp_path, monkeypatch):
+    pytest.importorskip('imagecodecs')
+    monkeypatch.setattr(merging.Merger, '__call__', None)
+    monkeypatch.setattr(merging.display_hdr, 'SIDES', {'.jpg': (8, 100), '.avif': (1, 130)})
+    monkeypatch.setattr('afunet_jax.outputs.save.JPEG_LARGEST', 135)
+    merger = merging.Merger(weights)
+
+    def problem(name, reference_ev=None, **saving):
+        (told,) = merging.merge_all([photos], merger, [[tmp_path / name]], {}, saving, reference_ev)
+        return told
+
+    assert '8 to 100 pixels a side, the image is 136x96' in problem('a.jpg', for_hdr_screens=True)
+    assert '1 to 130 pixels' in problem('a.avif')
+    assert 'at most 135 pixels a side' in problem('a.jpg')
+    assert 'half floats end at 65504' in problem('a.exr', reference_ev=16)  # the short frame's is -2
+    assert merging.Merger(weights, max_side=68).size_of(merging.load(photos)) == (48, 68)
+    assert 'NoneType' in problem('a.exr', reference_ev=16, precision='float')  # merges
+    bracket = merging.load(photos)
+    darker = dataclasses.replace(bracket, ldrs=bracket.ldrs // 2)  # 2 ** -2.2 of the light
+    monkeypatch.setattr(merging, 'load', lambda *_: darker)
+    assert 'NoneType' in problem('a.exr', reference_ev=16)
+    assert 'about 1141' in problem('a.exr', reference_ev=17)
+
+
+def test_full_scale_of_floats(tmp_path, weights, scene):
+    paths = []
+    for i, ldr in enumerate(scene.ldrs):
+        paths.append(tmp_path / f'{i}.hdr')
+        image_io.write_hdr(paths[-1], 16 * np.float32(ldr / 65535.0) ** hdr.GAMMA)
+    arguments = *paths, f'--weights={weights}', '--ev=0,2,4'
+    with pytest.warns(PhotoWarning, match='above full_scale=1'):
+        predict(*arguments, f'--out={tmp_path}/r.png')
+    with warnings.catch_warnings():
+        warnings.simplefilter('error')
+        predict(*arguments, f'--out={tmp_path}/s.png', '--full_scale=16')
+
+
+def test_messages_name_what_a_photographer_can_set(photos, weights):
+    bracket = merging.load(photos)
+    with pytest.raises(DataError, match='needs .* allowed by memory_limit; .*max_side') as memory:
+        merging.Merger(weights, memory_limit=1e-6)(bracket)
+    with pytest.raises(DataError, match='use larger images') as size:
+        merging.Merger(weights)(dataclasses.replace(bracket, ldrs=bracket.ldrs[:, :3, :3]))
+    for told in (str(memory.value), str(size.value)):
+        assert 'eval.' not in told and 'model.' not in told

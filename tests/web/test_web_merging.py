@@ -85,6 +85,18 @@ def test_warnings_reach_the_page(server, files):
     assert len(told['warnings']) == 1 and 'contradicts the pixels' in told['warnings'][0]
 
 
+def test_warnings_of_every_reader_reach_the_page_with_what_can_be_done_there(server, paths, tmp_path):
+    aces = 0.7347, 0.2653, 0.0, 1.0, 0.0001, -0.077, 0.32168, 0.33767
+    for i, ev in enumerate(EVS):
+        values = np.minimum(4 * 2.0**ev * photo_files.scene(HEIGHT, WIDTH), 4).astype(np.float32)
+        OpenEXR.File({'chromaticities': aces}, {'RGB': values}).write(str(tmp_path / f'{i}.exr'))
+    told = server.wait(server.start(contents(sorted(tmp_path.glob('*.exr'))), exposures=['0', '2', '4']))['result']
+    assert sum('its primaries are not those of Rec. 709' in line for line in told['warnings']) == 3
+    (clipped,) = (line for line in told['warnings'] if 'full_scale=1 ' in line)
+    assert clipped.startswith('2.exr: ') and 'Export the frames so that they are clipped at 1' in clipped
+    assert 'predict.py and --full_scale=' in clipped and 'afunet_jax.load' not in clipped
+
+
 PDF = b'%PDF-1.7\n' + b'x' * 1000
 
 

@@ -104,6 +104,8 @@ def test_other_sites_may_not_ask(client):
         (THREE, {'max_side': -1}, 422, 'not -1'),
         (THREE, {'more': 1}, 400, 'load the page anew'),
         (THREE, {'photos': [{'name': 'a.jpg'}]}, 400, 'load the page anew'),
+        (THREE, {'photos': [{'name': 'a.jpg', 'bytes': float('inf')}]}, 400, 'load the page anew'),
+        (THREE, {'photos': [{'name': 'a.jpg', 'bytes': float('nan')}]}, 400, 'load the page anew'),
     ],
 )  # fmt: skip
 def test_what_breaks_a_limit_or_a_rule_is_refused_before_it_is_sent(client, files, changes, status, words):
