@@ -29,6 +29,7 @@ PSNR_AND_SSIM = ('psnr_l', 'psnr_mu', 'ssim_l', 'ssim_mu')
 FEWER_WINDOWS = (4096, 512, 64, 8)  # computed at once, tried in turn where an image does not fit into memory
 KEPT_PROGRAMS = sizes.KEPT  # compiled for the image sizes that were used last; older ones are dropped
 GB = 1e9  # bytes
+HOST_BYTES = 220  # a pixel, that were measured beside what XLA plans: the input while it is made, and libraries
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,8 +98,9 @@ class Network:
         padded_height, padded_width = self.padded_size(height, width, scene.name)
         self._compile(1, padded_height, padded_width)
         start = time.perf_counter()
-        x = hdr.network_input(hdr.decode_ldr(scene.ldrs), scene.evs)
-        x = np.pad(x, ((0, padded_height - height), (0, padded_width - width), (0, 0)), mode='reflect')
+        # Padded before it becomes the input, which is four times as large.
+        added = (0, padded_height - height), (0, padded_width - width)
+        x = hdr.network_input(hdr.decode_ldr(np.pad(scene.ldrs, ((0, 0), *added, (0, 0)), mode='reflect')), scene.evs)
         image = self.merge(x[None])[0, :height, :width]
         seconds = time.perf_counter() - start
         if not np.isfinite(image).all():
@@ -133,7 +135,7 @@ class Network:
                 x = jax.ShapeDtypeStruct((*size, 18), jnp.float32)
                 apply = jax.jit(lambda params, x, model=model: model.apply({'params': params}, x))
                 compiled = apply.lower(self._params, x).compile()
-                needed = _memory(compiled)
+                needed = _memory(compiled) + (HOST_BYTES * math.prod(size) if execution.on_cpu() else 0)
                 memory.give_back()
                 if needed <= limit:
                     break

@@ -50,6 +50,7 @@ _EXPONENT_SCALES = np.ldexp(np.ones(256, np.float32), np.arange(256) - RGBE_BIAS
 _EXPONENT_SCALES[0] = 0.0  # e = 0 is black
 
 _FETCH_AGAIN = 'Copy or download it again.'
+_TEMPORARY = ' (Or is /tmp full, or not to be written? OpenCV passes .hdr through a file there.)'
 
 
 class EightBitWarning(UserWarning):
@@ -209,10 +210,11 @@ def decode(path: PathLike, data: bytes) -> np.ndarray:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
         raise DataError(f'{path}: damaged, its pixels cannot be decoded ({error.err}). '
-                        f'{_FETCH_AGAIN}') from error
+                        f'{_FETCH_AGAIN}{_TEMPORARY if data.startswith(RADIANCE_MAGIC) else ""}') from error
     if image is None:
         raise DataError(f'{path}: the pixels cannot be decoded: damaged, truncated, or of a kind '
-                        f'that OpenCV does not read. {_FETCH_AGAIN} If that does not help, export it anew.')
+                        f'that OpenCV does not read. {_FETCH_AGAIN} If that does not help, export it anew.'
+                        + (_TEMPORARY if data.startswith(RADIANCE_MAGIC) else ''))
     return image
 
 
@@ -691,7 +693,8 @@ def write_ldr(path: PathLike, image: np.ndarray) -> None:
 def _encode(path: pathlib.Path, ending: str, image: np.ndarray, options: list[int]) -> bytes:
     done, encoded = cv2.imencode(ending, np.ascontiguousarray(image[..., ::-1]), options)
     if not done:
-        raise DataError(f'{path}: OpenCV cannot encode an image of shape {list(image.shape)} as {ending}.')
+        raise DataError(f'{path}: OpenCV cannot encode an image of shape {list(image.shape)} as {ending}.'
+                        + (_TEMPORARY if ending == '.hdr' else ''))
     return encoded.tobytes()
 
 
