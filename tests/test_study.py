@@ -389,7 +389,7 @@ def test_damaged_records_and_results_are_named(start, root, capsys):
 
 def test_checkpoints_without_their_config_are_refused(start, root):
     start(names='a')
-    (root / 'out' / 'a' / 'checkpoints').mkdir()
+    (root / 'out' / 'a' / 'checkpoints' / '3').mkdir(parents=True)
     with pytest.raises(CheckpointError, match='has checkpoints but no config.json'):
         entries.check_folder(entries_of(root, 'a')[0])
 
