@@ -257,7 +257,7 @@ class _Folder:
         manifest.sync(self.path)
         if before:
             shutil.rmtree(before, ignore_errors=True)
-        others = sorted(other for other in self.steps() if other != step)  # what was saved last stays, whatever its step
+        others = sorted(other for other in self.steps() if other != step)  # what was saved last stays at any step
         for old in others[: max(0, len(others) + 1 - self._keep)]:
             self._remove(self.path / str(old))
 

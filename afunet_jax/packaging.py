@@ -80,10 +80,11 @@ def _json(path: pathlib.Path) -> dict[str, Any]:
 
 def _commit() -> str:
     """Of the code that runs, with a mark where it was changed since."""
-    done = subprocess.run(
-        ['git', 'describe', '--always', '--dirty', '--abbrev=40'],
-        cwd=pathlib.Path(__file__).parent, capture_output=True, text=True,
-    )  # fmt: skip
+    command, folder = ['git', 'describe', '--always', '--dirty', '--abbrev=40'], pathlib.Path(__file__).parent
+    try:
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+    except FileNotFoundError:  # no git on this machine
+        return 'unknown'
     return done.stdout.strip() or 'unknown'
 
 

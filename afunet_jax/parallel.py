@@ -86,7 +86,7 @@ def _out_of_memory(error: BaseException) -> TrainingError:
     reason = (str(error).splitlines() or ['MemoryError'])[0]
     return TrainingError(
         f'memory is not enough ({reason}). Lower train.batch_size or train.crop_size, compute fewer windows at once '
-        '(model.chunk_windows=32), or have gradients compute blocks anew (model.remat=on); the last two change no number'
+        '(model.chunk_windows=32), or have gradients compute blocks anew (model.remat=on); the last two change no figure'
     )
 
 
@@ -123,7 +123,12 @@ def use_compilation_cache() -> None:
     """
     if jax.config.jax_compilation_cache_dir is not None:
         return
-    cache = pathlib.Path(os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache')
+    try:
+        cache = pathlib.Path(os.environ.get('XDG_CACHE_HOME') or pathlib.Path.home() / '.cache')
+    except RuntimeError:
+        told = 'no home directory: compiled programs are not kept; JAX_COMPILATION_CACHE_DIR can name a place for them'
+        print(told, file=sys.stderr)
+        return
     processor = hashlib.sha256(_processor().encode()).hexdigest()[:12]
     jax.config.update('jax_compilation_cache_dir', str(cache / 'afunet_jax' / 'compiled' / processor))
 

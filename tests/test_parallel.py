@@ -327,6 +327,23 @@ def test_compiled_programs_are_kept_in_a_folder_of_this_processor(monkeypatch, t
         jax.config.update('jax_compilation_cache_dir', kept)
 
 
+def test_without_a_home_directory_compiled_programs_are_not_kept(monkeypatch, capfd):
+    kept = jax.config.jax_compilation_cache_dir
+
+    def no_home():
+        raise RuntimeError('Could not determine home directory.')
+
+    monkeypatch.delenv('XDG_CACHE_HOME', raising=False)
+    monkeypatch.setattr(parallel.pathlib.Path, 'home', no_home)
+    try:
+        jax.config.update('jax_compilation_cache_dir', None)
+        parallel.use_compilation_cache()
+        assert jax.config.jax_compilation_cache_dir is None
+        assert 'JAX_COMPILATION_CACHE_DIR' in capfd.readouterr().err
+    finally:
+        jax.config.update('jax_compilation_cache_dir', kept)
+
+
 def test_free_memory_is_some_of_this_machine():
     free = parallel.free_memory()
     assert free is None or 0 < free < 2**50

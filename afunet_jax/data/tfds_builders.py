@@ -72,13 +72,17 @@ def find_source(folder: PathLike, layout: Layout, follow_links: bool = False) ->
 
     Raises:
         DataError: the folder does not exist or has no split of the layout, a split has no scenes, or a symbolic
-            link leads out of the folder and `follow_links` is not set.
+            link leads out of the folder and `follow_links` is not set; a scene's name is not readable.
     """
     folder = pathlib.Path(folder)
     present = [split for split in SPLITS if _has_split(folder, layout, split)]
     # Where there is none, looking for one raises the error that says what should be there.
     wanted = present or [split for split in SPLITS if layout.folders(split)][:1]
     splits = {split: find_scenes(folder, layout, split, follow_links) for split in wanted}
+    for scene in itertools.chain(*splits.values()):
+        if not scene.name.isprintable():  # bytes that are no UTF-8 are surrogates to Python
+            raise DataError(f'{folder}: the name of scene {scene.name!r} is no readable UTF-8, and cannot be stored. '
+                            'Rename its folder.')  # fmt: skip
     return Source(layout, splits, _fingerprint(folder, layout, splits))
 
 

@@ -10,6 +10,7 @@ import textwrap
 
 import numpy as np
 import pytest
+import small
 import tensorflow_datasets as tfds
 
 from afunet_jax import image_io
@@ -225,6 +226,14 @@ def test_a_killed_preparation_leaves_nothing_that_counts(folder):
     assert [call[0] for call in calls] == [1, 2, 3, 4]
     assert len(tfds_builders.load_scenes(builder, 'train')) == 3
     assert not list((folder.parent / 'prepared').rglob('incomplete.*'))
+
+
+def test_a_scene_whose_name_cannot_be_stored_is_named(tmp_path):
+    small.write_scene(tmp_path / 'data' / 'Training' / '001')
+    name = os.fsdecode(b'caf\xe9')
+    (tmp_path / 'data' / 'Training' / '001').rename(tmp_path / 'data' / 'Training' / name)
+    with pytest.raises(DataError, match='caf.udce9.*Rename its folder'):
+        tfds_builders.prepare(tmp_path / 'data', 'kalantari', tmp_path / 'prepared')
 
 
 def test_processes_at_once_prepare_one_time(folder):
