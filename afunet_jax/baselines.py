@@ -4,7 +4,6 @@ Each takes a scene and returns linear RGB float32 `[H, W, 3]` at the middle expo
 its ground truth (1: full scale of the exposure of EV 0).
 """
 
-import math
 from collections.abc import Callable
 
 import cv2
@@ -12,8 +11,10 @@ import numpy as np
 
 from afunet_jax import hdr, image_io
 from afunet_jax.data.scenes import Scene
+from afunet_jax.photos import align
 
-MTB_LEVELS = 6  # OpenCV's default: shifts of up to 2 ** 6 pixels
+MTB_BITS = 6  # OpenCV's default: shifts of up to 2 ** 6 pixels
+
 
 def middle_exposure(scene: Scene) -> np.ndarray:
     """The radiance of the middle exposure alone; what it clips stays clipped."""
@@ -33,8 +34,8 @@ def aligned_debevec(scene: Scene) -> np.ndarray:
     The shift is one for the whole image. OpenCV does both on 8 bits. The response is the known one, gamma 2.2.
     """
     frames = [np.rint(frame / image_io.EIGHT_TO_SIXTEEN_BITS).astype(np.uint8) for frame in scene.ldrs]
-    levels = min(MTB_LEVELS, int(math.log2(min(frames[0].shape[:2]))))  # of a pyramid: more than fit stop OpenCV
-    cv2.createAlignMTB(max_bits=levels).process(frames, frames)  # onto the middle one
+    bits = min(MTB_BITS, align.most_bits(frames[0][..., 0]))
+    cv2.createAlignMTB(max_bits=bits).process(frames, frames)  # onto the middle one
     values = np.maximum(np.arange(256), 0.5) / 255  # the merge takes logarithms
     response = np.repeat(values[:, None, None] ** hdr.GAMMA, 3, 2).astype(np.float32)
     times = np.asarray(hdr.exposure_time(scene.evs), np.float32)

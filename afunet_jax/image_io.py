@@ -206,15 +206,15 @@ def decode(path: PathLike, data: bytes) -> np.ndarray:
     Raises:
         DataError: the pixels cannot be decoded.
     """
+    hint = _TEMPORARY if data.startswith(RADIANCE_MAGIC) else ''
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
         raise DataError(f'{path}: damaged, its pixels cannot be decoded ({error.err}). '
-                        f'{_FETCH_AGAIN}{_TEMPORARY if data.startswith(RADIANCE_MAGIC) else ""}') from error
+                        f'{_FETCH_AGAIN}{hint}') from error
     if image is None:
         raise DataError(f'{path}: the pixels cannot be decoded: damaged, truncated, or of a kind '
-                        f'that OpenCV does not read. {_FETCH_AGAIN} If that does not help, export it anew.'
-                        + (_TEMPORARY if data.startswith(RADIANCE_MAGIC) else ''))
+                        f'that OpenCV does not read. {_FETCH_AGAIN} If that does not help, export it anew.{hint}')
     return image
 
 

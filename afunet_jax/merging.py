@@ -178,7 +178,7 @@ def save(
     ending = _ending(path)
     if ending in HDR_ENDINGS:
         save_hdr(path, merged.image, exposure=1 / merged.radiance_scale, precision=precision)
-    elif for_hdr_screens or ending == '.avif':
+    elif _is_for_hdr_screens(ending, for_hdr_screens):
         display_hdr.save_display_hdr(path, merged.image)
     else:
         save_picture(path, tonemapping.tone_map(merged.image, operator))
@@ -192,6 +192,10 @@ def _ending(path: str | pathlib.Path) -> str:
     return ending
 
 
+def _is_for_hdr_screens(ending: str, asked: bool) -> bool:
+    return ending == '.avif' or (asked and ending not in HDR_ENDINGS)
+
+
 def check_output(path: pathlib.Path, for_hdr_screens: bool = False) -> None:
     """Refuses what `save` could not write, whatever the image.
 
@@ -199,7 +203,7 @@ def check_output(path: pathlib.Path, for_hdr_screens: bool = False) -> None:
         ConfigError: the ending, a package that is missing, or the folder.
     """
     ending = _ending(path)
-    if ending == '.avif' or (for_hdr_screens and ending not in HDR_ENDINGS):
+    if _is_for_hdr_screens(ending, for_hdr_screens):
         display_hdr.codecs_for(path)
     if os.path.isdir(path):
         raise ConfigError(f'{path}: a folder; name a file that is none')
@@ -214,7 +218,7 @@ def _check_image(paths: Sequence[pathlib.Path], bracket: Bracket, size: tuple[in
     """Refuses what could not be written of a bracket, before the network takes its time."""
     for path in paths:
         ending = _ending(path)
-        if ending == '.avif' or (saving.get('for_hdr_screens') and ending not in HDR_ENDINGS):
+        if _is_for_hdr_screens(ending, saving.get('for_hdr_screens', False)):
             display_hdr.check_size(path, *size)
         elif ending in PICTURE_ENDINGS:
             check_picture_size(path, *size)

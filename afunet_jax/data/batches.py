@@ -27,6 +27,7 @@ from afunet_jax.errors import ConfigError, DataError
 Batch = dict[str, np.ndarray]
 
 STORED_VALUES = 2**16  # an LDR image holds 16-bit values
+PREFETCH_BATCHES = 4  # ready or in work ahead of the caller, unless there are more threads
 EPOCHS_IN_USE = 4  # shuffled orders that are kept: threads work near each other
 UNFLIPPED, VERTICAL, HORIZONTAL = 0, 1, 2  # upside down, and left to right
 _SHUFFLE, _DRAW = 0, 1  # tell the generator of an epoch's order from that of a crop
@@ -56,9 +57,6 @@ def _undo(image: np.ndarray, flip: int, turns: int) -> np.ndarray:
     if flip == UNFLIPPED:
         return view
     return view[::-1] if flip == VERTICAL else view[:, ::-1]
-
-
-PREFETCH_BATCHES = 4
 
 
 class SceneStore:

@@ -155,11 +155,11 @@ def _resized(grey: np.ndarray, scale: float) -> np.ndarray:
 def _translation(reference: np.ndarray, frame: np.ndarray) -> np.ndarray:
     """The best of several searches: from too coarse a level, bitmaps go astray."""
     most = math.ceil(math.log2(max(LARGEST_SHIFT * max(reference.shape), 2))) + 1  # what is too large is to be seen too
-    found = [_bitmap_shift(reference, frame, bits) for bits in range(1, min(most, _most_bits(reference)) + 1)]
+    found = [_bitmap_shift(reference, frame, bits) for bits in range(1, min(most, most_bits(reference)) + 1)]
     return max(found, key=lambda warp: _correlation(reference, frame, warp))
 
 
-def _most_bits(grey: np.ndarray) -> int:
+def most_bits(grey: np.ndarray) -> int:
     """The smallest bitmap is 1 / 2 ** (bits - 1) as large, and OpenCV fails below `LEAST_SIDE` rows or columns."""
     return (min(grey.shape) // LEAST_SIDE).bit_length()
 
@@ -174,7 +174,7 @@ def _whole_pixels(reference: np.ndarray, frame: np.ndarray, warp: np.ndarray) ->
     rough = np.array([[1.0, 0, round(warp[0, 2])], [0, 1, round(warp[1, 2])], [0, 0, 1]])
     bits = math.ceil(math.log2(max(reference.shape) / SEARCH_SIDE)) + 1
     moved = _warped(frame, rough, cv2.INTER_NEAREST)
-    return rough @ _bitmap_shift(reference, moved, min(bits, _most_bits(reference)))
+    return rough @ _bitmap_shift(reference, moved, min(bits, most_bits(reference)))
 
 
 def _refined(reference: np.ndarray, frame: np.ndarray, warp: np.ndarray) -> np.ndarray:
