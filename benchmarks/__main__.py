@@ -132,7 +132,22 @@ def about() -> dict[str, Any]:
         '"torch": torch.__version__, "torch_threads": torch.get_num_threads()}))'
     )
     found = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout
-    return {**json.loads(found.splitlines()[-1]), 'cores': os.cpu_count(), 'python': platform.python_version()}
+    return {**json.loads(found.splitlines()[-1]), 'cpu': processor(), 'cores': os.cpu_count(),
+            'python': platform.python_version()}  # fmt: skip
+
+
+def processor(cpuinfo: str = '/proc/cpuinfo') -> str:
+    """Name, generation and widest vectors of the processor: ratios depend on them."""
+    try:
+        text = pathlib.Path(cpuinfo).read_text().split('\n\n')[0]
+    except OSError:  # not Linux
+        return platform.processor() or platform.machine()
+    facts = {key.strip(): value.strip() for key, _, value in (line.partition(':') for line in text.splitlines())}
+    flags = facts.get('flags', '').split()
+    vectors = next((name for name in ('avx512f', 'avx2', 'avx') if name in flags), 'no avx')
+    generation = [f'{key} {facts[key]}' for key in ('cpu family', 'model') if key in facts]
+    parts = (facts.get('model name'), *generation, vectors)
+    return ', '.join(part for part in parts if part)
 
 
 def main() -> None:
@@ -146,12 +161,13 @@ def main() -> None:
     if unknown := set(names) - set(WORKS):
         parser.error(f'no work is called {", ".join(sorted(unknown))}; known: {", ".join(WORKS)}, all')
     rivals = ('twin', 'compiled') if flags.compile else ('twin',)
-    rows = []
+    rows, machine = [], about()
     for name in names:
         print(f'{name} ({len(rows) + 1} of {len(names)})', file=sys.stderr, flush=True)
         rows.append(measure(name, rivals if WORKS[name].kind != 'data' else ('twin',), flags.repeats))
         if flags.json:
-            files.write_json(flags.json, {'about': about(), 'works': rows})
+            files.write_json(flags.json, {'about': machine, 'works': rows})
+    print(', '.join(f'{key} {value}' for key, value in machine.items()))
     print(format_rows(rows, rivals))
 
 

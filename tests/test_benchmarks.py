@@ -48,6 +48,13 @@ def test_a_rival_that_did_not_run_leaves_a_gap_in_the_table():
     assert line.split().count('-') == 3 and '3.00x' in line
 
 
+def test_the_processor_is_named_with_its_generation_and_vectors(tmp_path):
+    one = 'processor\t: {}\ncpu family\t: 26\nmodel\t\t: 2\nmodel name\t: AMD EPYC\nflags\t\t: fpu avx avx2 avx512f\n'
+    (tmp_path / 'cpuinfo').write_text('\n'.join(one.format(i) for i in range(2)))
+    assert program.processor(str(tmp_path / 'cpuinfo')) == 'AMD EPYC, cpu family 26, model 2, avx512f'
+    assert program.processor(str(tmp_path / 'none')) != ''
+
+
 def test_an_unknown_work_is_refused():
     command = [sys.executable, '-m', 'benchmarks', '--work=sleep']
     run = subprocess.run(command, cwd=small.ROOT, capture_output=True, text=True)

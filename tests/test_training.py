@@ -12,7 +12,7 @@ import optax
 import pytest
 import small
 
-from afunet_jax import checkpoints, losses, parallel, torch_weights, training, training_log
+from afunet_jax import checkpoints, losses, parallel, safetensors_weights, torch_weights, training, training_log
 from afunet_jax.errors import AFUNetError, CheckpointError, ConfigError, DataError, TrainingError, WeightsError
 from afunet_jax.models import afunet
 
@@ -207,6 +207,44 @@ def test_weights_without_a_blending_head_get_one(config, finished, tmp_path, cap
     learned = jax.tree.map(lambda a, b: not np.array_equal(a, b), ours.pop('blend'), drawn)
     assert all(jax.tree.leaves(learned))
     jax.tree.map(np.testing.assert_array_equal, ours, checkpoints.load_params(workdir / 'checkpoints' / '2'))
+
+
+def test_a_blending_head_that_is_not_wanted_is_left_out(config, finished, tmp_path, capfd):
+    model = afunet.build({**config.model, 'head': 'blend'})
+    params = afunet.init_params(model, 5)
+    about = {'model': dict(config.model, head='blend'), 'step': 0, 'config': config.to_dict()}
+    safetensors_weights.write(tmp_path / 'blend.safetensors', params, about)
+    config.optimizer.update(learning_rate=1e-12, final_learning_rate=1e-12)
+    train(config, tmp_path / 'run', str(tmp_path / 'blend.safetensors'))
+    assert 'leaves out' in capfd.readouterr().err
+    ours = checkpoints.load_params(tmp_path / 'run' / 'checkpoints' / '4')
+    del params['blend']
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-7), ours, params)
+
+
+def test_stages_that_initial_weights_lack_are_copies_of_their_last_one(config, finished, tmp_path, capfd):
+    config.optimizer.update(learning_rate=1e-12, final_learning_rate=1e-12)
+    config.model.num_stages += 2
+    config.train.repeat_stages = True
+    train(config, tmp_path / 'run', str(finished[0] / 'checkpoints' / '2'))
+    assert 'the others start as copies' in capfd.readouterr().err
+    ours = checkpoints.load_params(tmp_path / 'run' / 'checkpoints' / '4')
+    theirs = checkpoints.load_params(finished[0] / 'checkpoints' / '2')
+    last = config.model.num_stages - 3
+    expected = {**theirs, **{f'stage_{last + i}': theirs[f'stage_{last}'] for i in (1, 2)}}
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-7), ours, expected)
+
+
+def test_fewer_stages_are_refused_without_that_setting(config, finished, tmp_path):
+    config.model.num_stages += 1
+    with pytest.raises(WeightsError, match='num_stages is'):
+        train(config, tmp_path / 'run', str(finished[0]))
+
+
+def test_stages_are_not_repeated_where_the_last_one_has_fewer_parameters(config, finished, tmp_path):
+    config.model.order, config.train.repeat_stages = 'FA', True
+    with pytest.raises(ConfigError, match='repeat_stages is for config.model.order=AF'):
+        train(config, tmp_path / 'run', str(finished[0]))
 
 
 def test_a_blending_head_without_a_trained_network_is_refused(config, tmp_path):
