@@ -52,8 +52,7 @@ DESCRIBED = '/.zarray'  # ends the name of an array's description in Orbax's sto
 PACKINGS = ('zstd', None)  # of chunks; TensorStore unpacks no more of them than a chunk has
 KINDS = {'step': int, 'config': dict, 'data_position': dict, 'log': dict, 'validation': dict}  # in a description
 MOST_CONFIG_BYTES = 10_000_000
-# Settings that runs of older releases did not have, and what those did.
-SINCE = {'model.head': 'sigmoid', 'train.repeat_stages': False}
+SINCE = {'model.head': 'sigmoid'}  # settings that runs of older releases did not have, and what those did
 
 
 _one_at_a_time = threading.Lock()  # Orbax counts its saves in one place, for all threads

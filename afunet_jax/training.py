@@ -73,6 +73,13 @@ def make_optimizer(config: Any, steps: int) -> tuple[optax.GradientTransformatio
     return optax.adam(schedule, config.b1, config.b2, config.eps), schedule
 
 
+def initial_state(params: Any, optimizer: optax.GradientTransformation) -> TrainState:
+    """Of a new run, NumPy arrays: step 0, and Adam's counts and moments, which are 0 (`optimizer.init` takes a program
+    for every shape to say so)."""
+    shapes = jax.eval_shape(optimizer.init, params)
+    return TrainState(np.int32(0), params, jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes))
+
+
 def train_step(
     state: TrainState,
     batch: Any,
@@ -342,10 +349,6 @@ def _check_config(config: Any) -> None:
         raise ConfigError(f'config.train.threads is {config.train.threads}, but must be at least 0')
     if config.train.non_finite_limit < 0:
         raise ConfigError(f'config.train.non_finite_limit is {config.train.non_finite_limit}, but must be at least 0')
-    if config.train.repeat_stages and config.model.order != 'AF':
-        raise ConfigError(
-            'config.train.repeat_stages is for config.model.order=AF: with FA the last stage aligns nothing'
-        )
     for section, key in (
         ('train', 'steps'), ('train', 'log_every'), ('train', 'checkpoint_every'),
         ('train', 'keep_checkpoints'), ('validation', 'every'),
@@ -382,46 +385,39 @@ def _batches(store: batches_lib.SceneStore, config: Any) -> batches_lib.TrainBat
 def _start(model, optimizer, config, saved, batches, weights: str) -> tuple[TrainState, dict[str, Any] | None]:
     """The newest whole checkpoint's state with that of the log, or a new one and None."""
     params = afunet.init_params(model, config.seed)
-    opt_state = jax.tree.map(np.asarray, optimizer.init(params))
-    found = _restore_in_turn(saved, params, opt_state)
+    new = initial_state(params, optimizer)
+    found = _restore_in_turn(saved, params, new.opt_state)
     if found is None:
         if weights:
-            params = _initial_weights(weights, config, params)
+            new = new.replace(params=_initial_weights(weights, config.model, params))
         elif config.model.head == 'blend':
             raise ConfigError(
                 'a blending head learns behind a trained network: train that with config.model.head=sigmoid first, and '
                 'name its workdir, or a .pth, with --weights='
             )
-        return TrainState(np.int32(0), params, opt_state), None
+        return new, None
     step, params, opt_state, about = found
     batches.set_state(about['data_position'])
     return TrainState(np.int32(step), params, opt_state), about.get('log', {})
 
 
-def _initial_weights(weights: str, config: Any, drawn: dict[str, Any]) -> dict[str, Any]:
+def _initial_weights(weights: str, wanted: Any, drawn: dict[str, Any]) -> dict[str, Any]:
     """The parameters in `weights`, fitted to the config's network, whose own were `drawn`; says what was fitted.
 
-    A head that is missing begins as it was drawn, one that is not wanted is left out. With `train.repeat_stages`
-    the stages that are missing begin as copies of the last one: all are steps of one iteration.
+    A head that is missing begins as it was drawn, one that is not wanted is left out.
     """
     settings, params = checkpoints.load_weights(weights)
-    wanted, said = config.model, []
+    said = ''
     if wanted.head == 'blend' and 'blend' not in params:
         settings, params = {**settings, 'head': wanted.head}, {**params, 'blend': drawn['blend']}
-        said.append('has no blending head: its parameters start with initial values')
+        said = 'has no blending head: its parameters start with initial values'
     if wanted.head == 'sigmoid' and 'blend' in params:
         settings = {**settings, 'head': wanted.head}
         params = {name: params[name] for name in params if name != 'blend'}
-        said.append('has a blending head, which config.model.head=sigmoid leaves out')
-    stages = settings['num_stages']
-    if config.train.repeat_stages and stages < wanted.num_stages:
-        last = params[f'stage_{stages - 1}']
-        copies = {f'stage_{t}': jax.tree.map(np.copy, last) for t in range(stages, wanted.num_stages)}
-        settings, params = {**settings, 'num_stages': wanted.num_stages}, {**params, **copies}
-        said.append(f'has {stages} of {wanted.num_stages} stages: the others start as copies of its last one')
+        said = 'has a blending head, which config.model.head=sigmoid leaves out'
     checkpoints.check_architecture(settings, wanted, weights)
-    for words in said:
-        print(f'{weights} {words}', file=sys.stderr)
+    if said:
+        print(f'{weights} {said}', file=sys.stderr)
     return params
 
 

@@ -36,7 +36,7 @@ class Side:
         self.times, self.peak_mb = [], 0.0
         self._started = time.perf_counter()
         self._process = subprocess.Popen(
-            [sys.executable, '-m', 'benchmarks.sides', side, name, str(self.result)],
+            [sys.executable, '-m', 'benchmarks.sides', side, name, str(folder)],
             cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
         )  # fmt: skip
         self._answer()

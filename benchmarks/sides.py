@@ -1,10 +1,13 @@
-"""One side of a comparison, in a process of its own: `python -m benchmarks.sides SIDE WORK RESULT_FILE`.
+"""One side of a comparison, in a process of its own: `python -m benchmarks.sides SIDE WORK FOLDER`.
 
-The process sets a work up, then runs it once for each line it is sent, and answers with one line of JSON.
-Sides: 'ours', 'twin' (PyTorch, eager), 'compiled' (PyTorch, torch.compile).
+The process sets a work up, then runs it once for each line it is sent, and answers with one line of JSON. The first
+run's result goes to FOLDER/SIDE.npy. Sides: 'ours', which leaves the weights in FOLDER for the others, 'twin'
+(PyTorch, eager), 'compiled' (PyTorch, torch.compile). These two run the network without importing JAX, so that
+memory and start are PyTorch's own.
 """
 
 import json
+import pathlib
 import resource
 import sys
 import time
@@ -16,14 +19,15 @@ from benchmarks import works
 
 Run = Callable[[], np.ndarray]  # runs the work once and returns numbers to compare
 SEED = 0
+WEIGHTS = 'weights.npz'  # a PyTorch state dict
 
 
-def ours(work: works.Work) -> Run:
+def ours(work: works.Work, folder: pathlib.Path) -> Run:
     """Sets a work up in JAX."""
     import jax
 
     jax.config.update('jax_default_matmul_precision', 'highest')
-    from afunet_jax import evaluation, losses, parallel, training
+    from afunet_jax import evaluation, losses, parallel, torch_weights, training
     from afunet_jax.models import afunet
     from configs import default
 
@@ -31,6 +35,7 @@ def ours(work: works.Work) -> Run:
     config.model.drop_path = 0.0  # so that both sides compute the same
     model = afunet.build(config.model)
     params = afunet.init_params(model, SEED)
+    np.savez(folder / WEIGHTS, **torch_weights.to_state_dict(params))
     x = works.inputs(work)
     if work.kind == 'inference':
         network = evaluation.Network(model, params)
@@ -39,7 +44,7 @@ def ours(work: works.Work) -> Run:
     step = parallel.parallel_step(
         lambda *args: training.train_step(*args, model=model, optimizer=optimizer, seed=SEED)
     )
-    state = parallel.replicate(training.TrainState(np.int32(0), params, optimizer.init(params)))
+    state = parallel.replicate(training.initial_state(params, optimizer))
     loss = parallel.replicate(losses.make_loss('release'))
     batch = parallel.shard({'input': x, 'label': works.labels(work)})
 
@@ -63,17 +68,16 @@ def ours_data(work: works.Work) -> Run:
     return lambda: [next(stream)['input'].shape for _ in range(works.DATA_BATCHES)]
 
 
-def twin(work: works.Work, compiled: bool = False) -> Run:
+def twin(work: works.Work, folder: pathlib.Path, compiled: bool = False) -> Run:
     """Sets a work up in PyTorch."""
     import torch
 
-    from afunet_jax import torch_twin, torch_weights
-    from afunet_jax.models import afunet
+    from afunet_jax import torch_twin
 
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
-    params = afunet.init_params(afunet.AFUNet(), SEED)
     model = torch_twin.AFUNetTwin(drop_path=0.0)
-    model.load_state_dict({k: torch.tensor(v) for k, v in torch_weights.to_state_dict(params).items()})
+    with np.load(folder / WEIGHTS) as weights:
+        model.load_state_dict({name: torch.from_numpy(weights[name]) for name in weights})
     model = model.to(device)
     x = torch.from_numpy(works.inputs(work).transpose(0, 3, 1, 2).copy()).to(device)
     call = torch.compile(model) if compiled else model
@@ -126,11 +130,11 @@ def twin_data(work: works.Work) -> Run:
     return lambda: [tuple(next(stream)[0].permute(0, 2, 3, 1).shape) for _ in range(works.DATA_BATCHES)]
 
 
-def set_up(side: str, work: works.Work) -> Run:
+def set_up(side: str, work: works.Work, folder: pathlib.Path) -> Run:
     """The function that runs a work once."""
     if work.kind == 'data':
         return (ours_data if side == 'ours' else twin_data)(work)
-    return ours(work) if side == 'ours' else twin(work, compiled=side == 'compiled')
+    return ours(work, folder) if side == 'ours' else twin(work, folder, compiled=side == 'compiled')
 
 
 def peak_mb(side: str) -> float:
@@ -150,15 +154,15 @@ def peak_mb(side: str) -> float:
 
 
 def main() -> None:
-    side, name, result_file = sys.argv[1:]
-    run = set_up(side, works.WORKS[name])
+    side, name, folder = sys.argv[1], sys.argv[2], pathlib.Path(sys.argv[3])
+    run = set_up(side, works.WORKS[name], folder)
     print(json.dumps({'ready': True}), flush=True)
     for i, _ in enumerate(sys.stdin):
         start = time.perf_counter()
         result = run()
         seconds = time.perf_counter() - start
         if i == 0:
-            np.save(result_file, np.asarray(result))
+            np.save(folder / f'{side}.npy', np.asarray(result))
         print(json.dumps({'seconds': seconds, 'peak_mb': peak_mb(side)}), flush=True)
 
 

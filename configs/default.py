@@ -95,7 +95,6 @@ def train() -> ml_collections.ConfigDict:
     c.checkpoint_every = 2_000  # steps
     c.non_finite = 'stop'  # the run at a loss or gradient that is not finite; or 'skip' that step, and count it
     c.non_finite_limit = 100  # steps that a run may skip before it stops
-    c.repeat_stages = False  # initial weights may have fewer stages: the others begin as copies of their last one (AF)
     c.keep_checkpoints = 2  # latest ones; the best by validation is kept besides
     return c
 

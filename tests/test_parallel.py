@@ -255,6 +255,32 @@ def test_replicate_and_unreplicate_are_inverse():
     np.testing.assert_array_equal(back['a'], tree['a'])
 
 
+def test_what_was_replicated_is_left_alone_by_a_step_that_reuses_memory():
+    space = np.zeros(4096 + 64, np.uint8)
+    start = -space.ctypes.data % 64  # where JAX could take a host array as its own
+    tree = {'a': space[start : start + 4096].view(np.float32)}
+    step = parallel.parallel_step(lambda tree: jax.tree.map(lambda x: x + 1, tree))
+    there = parallel.replicate(tree)
+    assert not np.shares_memory(np.asarray(there['a'].addressable_shards[0].data), tree['a'])
+    assert parallel.unreplicate(step(there))['a'].max() == 1
+    assert there['a'].is_deleted() and not tree['a'].any()
+
+
+def test_a_step_on_replicated_state_and_on_its_own_result_is_one_program(caplog):
+    traced = []
+
+    def counted(tree):
+        traced.append(1)
+        return jax.tree.map(lambda x: x + 1, tree)
+
+    step, state = parallel.parallel_step(counted), parallel.replicate({'a': np.zeros(3, np.float32), 'n': np.int32(0)})
+    with caplog.at_level('WARNING'), jax.log_compiles():
+        state = step(step(step(state)))
+    compiled = [record.getMessage() for record in caplog.records]
+    assert parallel.unreplicate(state)['n'] == 3
+    assert len(traced) == sum('Finished XLA compilation' in line for line in compiled) == 1
+
+
 def test_positions_number_the_rows_of_the_global_batch():
     step = jax.pmap(lambda rows: parallel.positions(rows.shape[0]), axis_name=parallel.AXIS)
     np.testing.assert_array_equal(step(parallel.shard(np.zeros(12))), np.arange(12).reshape(4, 3))

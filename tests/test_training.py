@@ -15,6 +15,7 @@ import small
 from afunet_jax import checkpoints, losses, parallel, safetensors_weights, torch_weights, training, training_log
 from afunet_jax.errors import AFUNetError, CheckpointError, ConfigError, DataError, TrainingError, WeightsError
 from afunet_jax.models import afunet
+from configs import default
 
 NOISE = 1e-9  # gradients that are zero in exact arithmetic: biases of keys, which the softmax does not see
 
@@ -44,6 +45,17 @@ def test_learning_rate_begins_at_the_peak_and_falls_to_the_last_epoch_s(epochs, 
         np.testing.assert_allclose(schedule(steps - 1), last, rtol=1e-6)
     middle = [float(schedule(steps * i // 10)) for i in range(10)]
     assert sorted(middle, reverse=True) == middle
+
+
+def test_a_run_begins_with_what_the_optimizer_says():
+    params = {'a': np.ones((2, 3), np.float32), 'b': np.float32(4)}
+    optimizer, _ = training.make_optimizer(default.get_config().optimizer, 1000)
+    state = training.initial_state(params, optimizer)
+    wanted = optimizer.init(params)
+    assert jax.tree.structure(state.opt_state) == jax.tree.structure(wanted) and state.step == 0
+    for ours, theirs in zip(jax.tree.leaves(state.opt_state), jax.tree.leaves(wanted), strict=True):
+        assert ours.dtype == theirs.dtype
+        np.testing.assert_array_equal(ours, theirs)
 
 
 # ---- the step, against the release -------------------------------------------------------------------
@@ -220,31 +232,6 @@ def test_a_blending_head_that_is_not_wanted_is_left_out(config, finished, tmp_pa
     ours = checkpoints.load_params(tmp_path / 'run' / 'checkpoints' / '4')
     del params['blend']
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-7), ours, params)
-
-
-def test_stages_that_initial_weights_lack_are_copies_of_their_last_one(config, finished, tmp_path, capfd):
-    config.optimizer.update(learning_rate=1e-12, final_learning_rate=1e-12)
-    config.model.num_stages += 2
-    config.train.repeat_stages = True
-    train(config, tmp_path / 'run', str(finished[0] / 'checkpoints' / '2'))
-    assert 'the others start as copies' in capfd.readouterr().err
-    ours = checkpoints.load_params(tmp_path / 'run' / 'checkpoints' / '4')
-    theirs = checkpoints.load_params(finished[0] / 'checkpoints' / '2')
-    last = config.model.num_stages - 3
-    expected = {**theirs, **{f'stage_{last + i}': theirs[f'stage_{last}'] for i in (1, 2)}}
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-7), ours, expected)
-
-
-def test_fewer_stages_are_refused_without_that_setting(config, finished, tmp_path):
-    config.model.num_stages += 1
-    with pytest.raises(WeightsError, match='num_stages is'):
-        train(config, tmp_path / 'run', str(finished[0]))
-
-
-def test_stages_are_not_repeated_where_the_last_one_has_fewer_parameters(config, finished, tmp_path):
-    config.model.order, config.train.repeat_stages = 'FA', True
-    with pytest.raises(ConfigError, match='repeat_stages is for config.model.order=AF'):
-        train(config, tmp_path / 'run', str(finished[0]))
 
 
 def test_a_blending_head_without_a_trained_network_is_refused(config, tmp_path):
