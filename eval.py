@@ -16,7 +16,7 @@ _OUT = flags.DEFINE_string('out', None, 'Tables and pictures go here.', required
 
 
 def main(_) -> None:
-    parallel.set_up_compiler()
+    parallel.use_compilation_cache()
     config, weights = _CONFIG.value, _WEIGHTS.value
     if not weights:
         weights = safetensors_weights.packaged()

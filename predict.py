@@ -109,7 +109,7 @@ def main(arguments: list[str] | None = None) -> int:
     """The command line; returns the exit status."""
     flags = _parser().parse_args(arguments)
     warnings.formatwarning = lambda message, *_: f'warning: {message}\n'
-    parallel.set_up_compiler()
+    parallel.use_compilation_cache()
     brackets = merging.find(flags.sources, None if _files(flags.out) else flags.out)
     outputs = _outputs(flags, brackets)
     _check(flags, brackets, outputs)

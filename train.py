@@ -15,7 +15,7 @@ _PROCESS_ID = flags.DEFINE_integer('process_id', None, 'Several hosts: number of
 
 
 def main(_) -> None:
-    parallel.set_up_compiler()
+    parallel.use_compilation_cache()
     parallel.start(_COORDINATOR.value, _NUM_PROCESSES.value, _PROCESS_ID.value)
     config = _CONFIG.value
     with parallel.together():

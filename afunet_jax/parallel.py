@@ -116,13 +116,11 @@ def _leave(status: int) -> None:
     os._exit(status)
 
 
-def set_up_compiler() -> None:
-    """To be called before the first computation: programs are compiled in less memory, and kept on disk.
+def use_compilation_cache() -> None:
+    """Keeps compiled programs on disk, so that a second run starts at once; in `JAX_COMPILATION_CACHE_DIR` if set.
 
-    A second run then starts at once. They are kept in `JAX_COMPILATION_CACHE_DIR` if set, in a folder for every kind of
-    processor: code compiled for one may not run on another that shares the disk.
+    A folder for every kind of processor: code compiled for one may not run on another that shares the disk.
     """
-    memory.compile_in_less()
     if jax.config.jax_compilation_cache_dir is not None:
         return
     try:
@@ -221,7 +219,7 @@ def shard(batch: Any) -> Any:
 
 def parallel_step(step: Callable[..., Any]) -> Callable[..., Any]:
     """`step(state, batch) -> (state, metrics)` on every device at once; the old state's memory is reused."""
-    memory.compile_in_less()
+    memory.give_back_after_compilations()
     return jax.pmap(step, axis_name=AXIS, donate_argnums=0)
 
 

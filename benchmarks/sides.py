@@ -27,11 +27,10 @@ def ours(work: works.Work, folder: pathlib.Path) -> Run:
     import jax
 
     jax.config.update('jax_default_matmul_precision', 'highest')
-    from afunet_jax import evaluation, losses, memory, parallel, torch_weights, training
+    from afunet_jax import evaluation, losses, parallel, torch_weights, training
     from afunet_jax.models import afunet
     from configs import default
 
-    memory.compile_in_less()  # as the programs do; the cache of compiled programs would hide the first run
     config = default.get_config()
     config.model.drop_path = 0.0  # so that both sides compute the same
     model = afunet.build(config.model)

@@ -340,14 +340,14 @@ def test_compiled_programs_are_kept_in_a_folder_of_this_processor(monkeypatch, t
     monkeypatch.setenv('XDG_CACHE_HOME', str(tmp_path))
     try:
         jax.config.update('jax_compilation_cache_dir', None)
-        parallel.set_up_compiler()
+        parallel.use_compilation_cache()
         first = jax.config.jax_compilation_cache_dir
         assert first.startswith(str(tmp_path))
-        parallel.set_up_compiler()  # what is set already stays
+        parallel.use_compilation_cache()  # what is set already stays
         assert jax.config.jax_compilation_cache_dir == first
         jax.config.update('jax_compilation_cache_dir', None)
         monkeypatch.setattr(parallel, '_processor', lambda: 'another')
-        parallel.set_up_compiler()
+        parallel.use_compilation_cache()
         assert jax.config.jax_compilation_cache_dir != first
     finally:
         jax.config.update('jax_compilation_cache_dir', kept)
@@ -363,7 +363,7 @@ def test_without_a_home_directory_compiled_programs_are_not_kept(monkeypatch, ca
     monkeypatch.setattr(parallel.pathlib.Path, 'home', no_home)
     try:
         jax.config.update('jax_compilation_cache_dir', None)
-        parallel.set_up_compiler()
+        parallel.use_compilation_cache()
         assert jax.config.jax_compilation_cache_dir is None
         assert 'JAX_COMPILATION_CACHE_DIR' in capfd.readouterr().err
     finally:

@@ -30,7 +30,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if flags.json and flags.json.is_dir():
         raise ConfigError(f'--json={flags.json} is a folder; name a file')
     jax.config.update('jax_platforms', jax.config.jax_platforms or 'cpu')
-    parallel.set_up_compiler()
+    parallel.use_compilation_cache()
     torch = networks.pytorch()[0]
     model, params, weights = _weights_of(flags)
     x, label, source = _batch_of(flags)

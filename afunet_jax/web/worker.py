@@ -64,7 +64,7 @@ def serve(connection: Connection, weights: str, memory_limit: float, root: pathl
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches every process of a terminal; the server decides
     watch = threading.Thread(target=_end_with_parent, args=(root,), daemon=True)
     watch.start()
-    parallel.set_up_compiler()
+    parallel.use_compilation_cache()
     try:
         merger = BracketMerger(weights, memory_limit)
     except AFUNetError as error:
