@@ -217,10 +217,13 @@ def shard(batch: Any) -> Any:
     return jax.tree.map(lambda x: x.reshape(local, x.shape[0] // local, *x.shape[1:]), batch)
 
 
-def parallel_step(step: Callable[..., Any]) -> Callable[..., Any]:
-    """`step(state, batch) -> (state, metrics)` on every device at once; the old state's memory is reused."""
+def program(function: Callable[..., Any], donate_argnums: int | tuple[int, ...] = ()) -> Callable[..., Any]:
+    """The function compiled for every device at once; the memory of arguments that are donated is reused.
+
+    Its arguments and results have a leading axis of this process's devices, which the function does not see.
+    """
     memory.give_back_after_compilations()
-    return jax.pmap(step, axis_name=AXIS, donate_argnums=0)
+    return jax.pmap(function, axis_name=AXIS, donate_argnums=donate_argnums)
 
 
 def mean(tree: Any) -> Any:

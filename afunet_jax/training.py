@@ -6,6 +6,7 @@ ends with the same bits as one that nothing disturbed (same machine, same number
 """
 
 import contextlib
+import functools
 import math
 import pathlib
 import sys
@@ -80,34 +81,58 @@ def initial_state(params: Any, optimizer: optax.GradientTransformation) -> Train
     return TrainState(np.int32(0), params, jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), shapes))
 
 
-def train_step(
-    state: TrainState,
-    batch: Any,
-    loss: losses.Loss,
-    *,
-    model: nn.Module,
-    optimizer: optax.GradientTransformation,
-    seed: int,
-    skip_non_finite: bool = False,
-) -> tuple[TrainState, dict[str, jax.Array]]:
-    """One step on one device's share of a batch, inside `parallel.parallel_step`.
+def make_step(
+    model: nn.Module, optimizer: optax.GradientTransformation, seed: int, skip_non_finite: bool = False
+) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
+    """A training step on every device of all processes at once: `step(state, batch, loss, stop) -> (state, metrics)`.
+
+    It is two programs, one after the other: `gradients`, and `update`, which has three kernels for every parameter. Both
+    in one take 300 MB more to compile, and no less time to run.
 
     Args:
-        state: replicated.
-        batch: `input` `[b, s, s, 18]` and `label` `[b, s, s, 3]`, this device's rows.
-        loss: `loss(prediction, label) -> (total, terms)`, plain means over the batch. A blending head has its own,
-            `losses.error_prediction`.
-        model, optimizer: static.
+        model: the network.
+        optimizer: of `state.opt_state`.
         seed: of stochastic depth, which is drawn from (seed, step, position in the global batch).
         skip_non_finite: a loss or gradient that is not finite leaves parameters and optimizer state (with it the
             schedule's count of steps) as they are.
 
     Returns:
-        The next state, and the global batch's `loss`, its terms and `gradient_norm`; `skipped`, 0 or 1, with
-        `skip_non_finite`.
+        The step. Its arguments have a leading axis of this process's devices: `state` (`parallel.replicate`; its memory
+        is reused), the batch with `input` `[devices, b, s, s, 18]` and `label` `[devices, b, s, s, 3]`
+        (`parallel.shard`), the loss (`losses.Loss`, replicated), and `stop`, 1 where a process was asked to end
+        (`parallel.on_devices`). It returns the next state, and of the global batch `loss`, its terms, `gradient_norm`,
+        the sum of `stop`, and `skipped`, 0 or 1, with `skip_non_finite`.
+    """
+    first = parallel.program(functools.partial(gradients, model=model, seed=seed))
+    second = parallel.program(
+        functools.partial(update, optimizer=optimizer, skip_non_finite=skip_non_finite), donate_argnums=0
+    )
+
+    def step(state, batch, loss, stop):
+        return second(state, *first(state.params, state.step, batch, loss, stop))
+
+    return step
+
+
+def gradients(
+    params: Any, step: jax.Array, batch: Any, loss: losses.Loss, stop: jax.Array, *, model: nn.Module, seed: int
+) -> tuple[Any, dict[str, jax.Array]]:
+    """Means over the global batch, from each device's share of it, inside a `parallel.program`.
+
+    Args:
+        params: replicated.
+        step: number of finished steps.
+        batch: `input` `[b, s, s, 18]` and `label` `[b, s, s, 3]`, this device's rows.
+        loss: `loss(prediction, label) -> (total, terms)`, plain means over the batch. A blending head has its own,
+            `losses.error_prediction`.
+        stop: 1 or 0, of this device.
+        model, seed: see `make_step`.
+
+    Returns:
+        The gradient of every parameter, and the metrics `loss`, its terms and the sum of `stop`.
     """
     positions = parallel.positions(batch['input'].shape[0])
-    key = jax.random.fold_in(jax.random.key(seed), state.step)
+    key = jax.random.fold_in(jax.random.key(seed), step)
 
     def objective(params):
         prediction, sown = model.apply(
@@ -118,10 +143,18 @@ def train_step(
             return losses.error_prediction(blended['candidates'][0], blended['log_errors'][0], batch['label'])
         return loss(prediction, batch['label'])
 
-    (total, terms), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
-    gradients, metrics = parallel.mean((gradients, {'loss': total, **terms}))
+    (total, terms), found = jax.value_and_grad(objective, has_aux=True)(params)
+    found, metrics = parallel.mean((found, {'loss': total, **terms}))
+    return found, {**metrics, STOP: parallel.total(stop)}
+
+
+def update(
+    state: TrainState, gradients: Any, metrics: dict[str, jax.Array], *, optimizer: optax.GradientTransformation,
+    skip_non_finite: bool = False,
+) -> tuple[TrainState, dict[str, jax.Array]]:  # fmt: skip
+    """The next state, and the metrics with what only the update knows; arguments as `make_step` has them."""
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-    metrics['gradient_norm'] = optax.global_norm(gradients)
+    metrics = {**metrics, 'gradient_norm': optax.global_norm(gradients)}
     after = TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state)
     if skip_non_finite:
         finite = jnp.isfinite(metrics['gradient_norm']) & jnp.isfinite(metrics['loss'])
@@ -180,15 +213,7 @@ class Trainer:
     def __init__(self, model, optimizer, schedule, config, workdir, saved, batches, validator):
         self._config, self._settings = config, config.to_dict()
         self._saved, self._batches, self._validate = saved, batches, validator
-        skip = config.train.non_finite == SKIP_STEP
-
-        def step(state, batch, loss, stop):
-            state, metrics = train_step(
-                state, batch, loss, model=model, optimizer=optimizer, seed=config.seed, skip_non_finite=skip
-            )
-            return state, {**metrics, STOP: parallel.total(stop)}
-
-        self._step = parallel.parallel_step(step)
+        self._step = make_step(model, optimizer, config.seed, config.train.non_finite == SKIP_STEP)
         self._schedule, self._workdir = schedule, workdir
         self._last_saved = None
         self._best = _best_so_far(saved)

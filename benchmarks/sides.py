@@ -41,16 +41,14 @@ def ours(work: works.Work, folder: pathlib.Path) -> Run:
         network = evaluation.Network(model, params)
         return lambda: network.merge(x)
     optimizer, _ = training.make_optimizer(config.optimizer, config.train.steps)
-    step = parallel.parallel_step(
-        lambda *args: training.train_step(*args, model=model, optimizer=optimizer, seed=SEED)
-    )
+    step = training.make_step(model, optimizer, SEED)
     state = parallel.replicate(training.initial_state(params, optimizer))
     loss = parallel.replicate(losses.make_loss('release'))
-    batch = parallel.shard({'input': x, 'label': works.labels(work)})
+    batch, stop = parallel.shard({'input': x, 'label': works.labels(work)}), parallel.on_devices(0)
 
     def run() -> np.ndarray:
         nonlocal state
-        state, metrics = step(state, batch, loss)
+        state, metrics = step(state, batch, loss, stop)
         return parallel.unreplicate(metrics)['loss']
 
     return run

@@ -259,7 +259,7 @@ def test_what_was_replicated_is_left_alone_by_a_step_that_reuses_memory():
     space = np.zeros(4096 + 64, np.uint8)
     start = -space.ctypes.data % 64  # where JAX could take a host array as its own
     tree = {'a': space[start : start + 4096].view(np.float32)}
-    step = parallel.parallel_step(lambda tree: jax.tree.map(lambda x: x + 1, tree))
+    step = parallel.program(lambda tree: jax.tree.map(lambda x: x + 1, tree), donate_argnums=0)
     there = parallel.replicate(tree)
     assert not np.shares_memory(np.asarray(there['a'].addressable_shards[0].data), tree['a'])
     assert parallel.unreplicate(step(there))['a'].max() == 1
@@ -273,7 +273,8 @@ def test_a_step_on_replicated_state_and_on_its_own_result_is_one_program(caplog)
         traced.append(1)
         return jax.tree.map(lambda x: x + 1, tree)
 
-    step, state = parallel.parallel_step(counted), parallel.replicate({'a': np.zeros(3, np.float32), 'n': np.int32(0)})
+    step = parallel.program(counted, donate_argnums=0)
+    state = parallel.replicate({'a': np.zeros(3, np.float32), 'n': np.int32(0)})
     with caplog.at_level('WARNING'), jax.log_compiles():
         state = step(step(step(state)))
     compiled = [record.getMessage() for record in caplog.records]

@@ -121,7 +121,7 @@ def test_a_run_with_a_damaged_checkpoint_goes_on_from_the_one_before_and_ends_th
 
 
 class Linear(nn.Module):
-    """The smallest network that `train_step` takes."""
+    """The smallest network that a training step takes."""
 
     window_size: int = 8
     chunk_windows: int = 8
@@ -141,19 +141,16 @@ def test_a_step_that_is_not_finite_changes_nothing_but_its_number(bad):
     def loss(prediction, label):
         return jnp.mean((prediction - label) ** 2), {}
 
-    def step(state, batch):
-        return training.train_step(
-            state, batch, loss, model=model, optimizer=optimizer, seed=0, skip_non_finite=True
-        )
-
-    step = parallel.parallel_step(step)
+    step = training.make_step(model, optimizer, seed=0, skip_non_finite=True)
+    rest = jax.tree_util.Partial(loss), parallel.on_devices(0)
     start = parallel.replicate(training.TrainState(np.int32(0), params, opt_state))
-    good, metrics = step(start, parallel.shard(batch))
-    assert parallel.unreplicate(metrics)['skipped'] == 0
+    good, metrics = step(start, parallel.shard(batch), *rest)
+    assert parallel.unreplicate(metrics)['skipped'] == 0 and parallel.unreplicate(metrics)['stop'] == 0
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(start))  # its memory is the new state's
     before = parallel.unreplicate(good)
     assert not same_bits(before.params, params) and before.step == 1
     batch['label'][3, 0, 0, 0] = bad  # of the last device alone
-    after, metrics = step(good, parallel.shard(batch))
+    after, metrics = step(good, parallel.shard(batch), *rest)
     after, metrics = parallel.unreplicate((after, metrics))
     assert metrics['skipped'] == 1 and not np.isfinite(metrics['loss']) and after.step == 2
     assert same_bits((after.params, after.opt_state), (before.params, before.opt_state))
