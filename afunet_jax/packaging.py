@@ -36,17 +36,25 @@ def describe(
         manifests: of the data sets that were trained on.
         commit: of the code that trained.
         license: of the weights, an SPDX name.
-        before: of the checkpoints of earlier trainings, each of which began with the weights of the one before.
+        before: of the checkpoints of earlier trainings, each of which began with the weights of the one before. One may
+            be a description itself: what it tells of its own earlier trainings and their data is taken over.
     """
+    trainings = [link for one in before for link in (*one.get('before', ()), one)]
+    recipes = [recipe for one in before for recipe in one.get('recipes', ())]
+    recipes += [recipe for data in manifests if (recipe := _without_scenes(data)) not in recipes]
     config = _without_places(about['config'])
     return {
         'model': config['model'], 'config': config, 'step': about['step'],
         'validation': about.get('validation'),
-        'recipes': [{key: data[key] for key in data if key != 'scenes'} for data in manifests],
-        'before': [{'step': one['step'], 'config': _without_places(one['config'])} for one in before],
+        'recipes': recipes,
+        'before': [{'step': one['step'], 'config': _without_places(one['config'])} for one in trainings],
         'commit': commit, 'license': license,
         'figures': {group: reports.means(rows) for group, rows in found.items()},
     }  # fmt: skip
+
+
+def _without_scenes(manifest: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: manifest[key] for key in manifest if key != 'scenes'}
 
 
 def _without_places(config: Mapping[str, Any]) -> dict[str, Any]:
@@ -78,6 +86,12 @@ def _json(path: pathlib.Path) -> dict[str, Any]:
         raise DataError(f'{path}: cannot be read ({error}); it is written by the command of its name') from error
 
 
+def _about(path: str) -> dict[str, Any]:
+    """Of a workdir, or of a file that this command has written."""
+    read = safetensors_weights.read if path.endswith(safetensors_weights.SUFFIX) else checkpoints.load_checkpoint
+    return read(path)[0]
+
+
 def _commit() -> str:
     """Of the code that runs, with a mark where it was changed since."""
     command, folder = ['git', 'describe', '--always', '--dirty', '--abbrev=40'], pathlib.Path(__file__).parent
@@ -94,8 +108,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog='python -m afunet_jax.packaging', description=__doc__.splitlines()[0])
     add = parser.add_argument
     add('--workdir', required=True, help='of train.py; its best parameters are taken')
-    add('--before', action='append', default=[], metavar='DIR',
-        help='workdir of an earlier training, whose weights the next began with; once each, in order')  # fmt: skip
+    add('--before', action='append', default=[], metavar='PATH',
+        help='workdir of an earlier training, whose weights the next began with, or a file that this command wrote; '
+        'once each, in order')  # fmt: skip
     add('--results', required=True, type=pathlib.Path, metavar='DIR', help='what eval.py has written for them')
     add('--data', action='append', required=True, type=pathlib.Path, metavar='FILE',
         help='manifest of a data set that was trained on, once each; one of them has the test scenes')  # fmt: skip
@@ -104,14 +119,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     add('--license', default=LICENSE, help=f'an SPDX name; by default {LICENSE}')
     flags = parser.parse_args(arguments)
     about, params = checkpoints.load_checkpoint(flags.workdir)
-    before = [checkpoints.load_checkpoint(workdir)[0] for workdir in flags.before]
+    before = [_about(path) for path in flags.before]
     manifests = [_json(path) for path in flags.data]
     found = groups(_json(flags.results / RESULTS), manifests)
     text = describe(about, found, manifests, flags.commit or _commit(), flags.license, before)
     safetensors_weights.write(flags.out, params, text)
     for group, rows in found.items():
         print(f'{group}, {len({row["scene"] for row in rows})} scenes\n{reports.scores_table(rows)}\n')
-    size, steps = flags.out.stat().st_size, ' + '.join(f'{one["step"]:,}' for one in [*before, about])
+    size, steps = flags.out.stat().st_size, ' + '.join(f'{one["step"]:,}' for one in [*text['before'], about])
     print(f'{flags.out}: {afunet.count_parameters(params):,} parameters of {steps} steps, {size / 1e6:.2f} MB')
     if size > MOST_BYTES:
         print(f'larger than the {MOST_BYTES / 1e6:.0f} MB that a package should carry', file=sys.stderr)

@@ -71,6 +71,18 @@ def test_the_file_tells_of_all_data_sets(flags, tmp_path):
     assert about['recipes'] == [{'seed': 8}, {'seed': 9}] and about['figures'] == FIGURES
 
 
+def test_a_file_that_was_trained_on_hands_its_history_down(flags, tmp_path, capsys):
+    assert packaging.main([*flags, f'--before={tmp_path}/run/checkpoints/2']) == 0
+    (tmp_path / 'old.safetensors').write_bytes((tmp_path / 'w.safetensors').read_bytes())
+    (tmp_path / 'more.json').write_text(json.dumps({'seed': 9, 'scenes': SCENES[:1]}))
+    capsys.readouterr()
+    assert packaging.main([*flags, f'--before={tmp_path}/old.safetensors', f'--data={tmp_path}/more.json']) == 0
+    about, _ = safetensors_weights.read(tmp_path / 'w.safetensors')
+    assert [one['step'] for one in about['before']] == [2, 1] and about['recipes'] == [{'seed': 8}, {'seed': 9}]
+    assert all(set(one) == {'step', 'config'} for one in about['before'])
+    assert 'of 2 + 1 + 1 steps' in capsys.readouterr().out
+
+
 def test_scenes_of_another_data_set_are_refused(flags, tmp_path, capsys):
     (tmp_path / 'manifest.json').write_text(json.dumps({'seed': 8, 'scenes': SCENES[:3]}))
     with pytest.raises(SystemExit):
