@@ -25,9 +25,8 @@ from afunet_jax.data import batches as batches_lib
 from afunet_jax.data import datasets, record
 from afunet_jax.errors import CheckpointError, ConfigError
 from afunet_jax.models import afunet
-from afunet_jax.training_log import SKIPPED, STOP, Log
+from afunet_jax.training_log import NON_FINITE, SKIPPED, STOP, Log
 
-NON_FINITE = STOP_RUN, SKIP_STEP = 'stop', 'skip'  # what a gradient that is not finite does
 FREE_SETTINGS = (  # may differ when a run goes on: they change no number of it beyond rounding
     'model.chunk_windows', 'model.remat', 'model.attention', 'data.dir', 'data.prepared_dir', 'data.follow_links',
     'data.max_pixels', 'loss.vgg_weights', 'eval', 'train.threads', 'train.log_every', 'train.checkpoint_every',
@@ -82,31 +81,28 @@ def initial_state(params: Any, optimizer: optax.GradientTransformation) -> Train
 
 
 def make_step(
-    model: nn.Module, optimizer: optax.GradientTransformation, seed: int, skip_non_finite: bool = False
+    model: nn.Module, optimizer: optax.GradientTransformation, seed: int
 ) -> Callable[..., tuple[TrainState, dict[str, jax.Array]]]:
     """A training step on every device of all processes at once: `step(state, batch, loss, stop) -> (state, metrics)`.
 
     It is two programs, one after the other: `gradients`, and `update`, which has three kernels for every parameter. Both
-    in one take 300 MB more to compile, and no less time to run.
+    in one take 300 MB more to compile, and no less time to run. A loss or gradient that is not finite leaves parameters
+    and optimizer state (with it the schedule's count of steps) as they are.
 
     Args:
         model: the network.
         optimizer: of `state.opt_state`.
         seed: of stochastic depth, which is drawn from (seed, step, position in the global batch).
-        skip_non_finite: a loss or gradient that is not finite leaves parameters and optimizer state (with it the
-            schedule's count of steps) as they are.
 
     Returns:
         The step. Its arguments have a leading axis of this process's devices: `state` (`parallel.replicate`; its memory
         is reused), the batch with `input` `[devices, b, s, s, 18]` and `label` `[devices, b, s, s, 3]`
         (`parallel.shard`), the loss (`losses.Loss`, replicated), and `stop`, 1 where a process was asked to end
         (`parallel.on_devices`). It returns the next state, and of the global batch `loss`, its terms, `gradient_norm`,
-        the sum of `stop`, and `skipped`, 0 or 1, with `skip_non_finite`.
+        the sum of `stop`, and `skipped`, 1 if the step has left the state as it was, else 0.
     """
     first = parallel.program(functools.partial(gradients, model=model, seed=seed))
-    second = parallel.program(
-        functools.partial(update, optimizer=optimizer, skip_non_finite=skip_non_finite), donate_argnums=0
-    )
+    second = parallel.program(functools.partial(update, optimizer=optimizer), donate_argnums=0)
 
     def step(state, batch, loss, stop):
         return second(state, *first(state.params, state.step, batch, loss, stop))
@@ -149,19 +145,16 @@ def gradients(
 
 
 def update(
-    state: TrainState, gradients: Any, metrics: dict[str, jax.Array], *, optimizer: optax.GradientTransformation,
-    skip_non_finite: bool = False,
-) -> tuple[TrainState, dict[str, jax.Array]]:  # fmt: skip
+    state: TrainState, gradients: Any, metrics: dict[str, jax.Array], *, optimizer: optax.GradientTransformation
+) -> tuple[TrainState, dict[str, jax.Array]]:
     """The next state, and the metrics with what only the update knows; arguments as `make_step` has them."""
     updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-    metrics = {**metrics, 'gradient_norm': optax.global_norm(gradients)}
+    norm = optax.global_norm(gradients)
+    finite = jnp.isfinite(norm) & jnp.isfinite(metrics['loss'])
     after = TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state)
-    if skip_non_finite:
-        finite = jnp.isfinite(metrics['gradient_norm']) & jnp.isfinite(metrics['loss'])
-        unchanged = state.replace(step=after.step)  # the draws of stochastic depth go on, as the data do
-        after = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, unchanged)
-        metrics[SKIPPED] = 1.0 - finite
-    return after, metrics
+    unchanged = state.replace(step=after.step)  # the draws of stochastic depth go on, as the data do
+    after = jax.tree.map(lambda new, old: jnp.where(finite, new, old), after, unchanged)
+    return after, {**metrics, 'gradient_norm': norm, SKIPPED: 1.0 - finite}
 
 
 def run(model: nn.Module, config: Any, workdir: str | pathlib.Path, weights: str = '') -> None:
@@ -213,7 +206,7 @@ class Trainer:
     def __init__(self, model, optimizer, schedule, config, workdir, saved, batches, validator):
         self._config, self._settings = config, config.to_dict()
         self._saved, self._batches, self._validate = saved, batches, validator
-        self._step = make_step(model, optimizer, config.seed, config.train.non_finite == SKIP_STEP)
+        self._step = make_step(model, optimizer, config.seed)
         self._schedule, self._workdir = schedule, workdir
         self._last_saved = None
         self._best = _best_so_far(saved)

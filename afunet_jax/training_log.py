@@ -17,6 +17,7 @@ from afunet_jax.errors import TrainingError
 
 STEPS_IN_FLIGHT = 2  # steps that may be under way before the host looks at a loss
 SKIPPED, STOP = 'skipped', 'stop'  # of a step's metrics: its update was left out; a process was asked to end
+NON_FINITE = STOP_RUN, SKIP_STEP = 'stop', 'skip'  # what happens after a step whose gradient is not finite
 TENSORBOARD = 'tensorboard'
 
 
@@ -83,7 +84,7 @@ class Log:
         step, metrics = self._pending.popleft()
         metrics = {key: float(value) for key, value in parallel.unreplicate(metrics).items()}
         self.stop = bool(metrics.pop(STOP, 0.0)) or self.stop
-        if metrics.pop(SKIPPED, 0.0):
+        if metrics.pop(SKIPPED, 0.0) and self._train.non_finite == SKIP_STEP:
             self._skip(step, metrics)
             return
         bad = _not_finite(metrics)

@@ -141,7 +141,7 @@ def test_a_step_that_is_not_finite_changes_nothing_but_its_number(bad):
     def loss(prediction, label):
         return jnp.mean((prediction - label) ** 2), {}
 
-    step = training.make_step(model, optimizer, seed=0, skip_non_finite=True)
+    step = training.make_step(model, optimizer, seed=0)
     rest = jax.tree_util.Partial(loss), parallel.on_devices(0)
     start = parallel.replicate(training.TrainState(np.int32(0), params, opt_state))
     good, metrics = step(start, parallel.shard(batch), *rest)
