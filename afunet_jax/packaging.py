@@ -41,20 +41,16 @@ def describe(
     """
     trainings = [link for one in before for link in (*one.get('before', ()), one)]
     recipes = [recipe for one in before for recipe in one.get('recipes', ())]
-    recipes += [recipe for data in manifests if (recipe := _without_scenes(data)) not in recipes]
+    recipes += [{key: data[key] for key in data if key != 'scenes'} for data in manifests]
     config = _without_places(about['config'])
     return {
         'model': config['model'], 'config': config, 'step': about['step'],
         'validation': about.get('validation'),
-        'recipes': recipes,
+        'recipes': [recipe for i, recipe in enumerate(recipes) if recipe not in recipes[:i]],
         'before': [{'step': one['step'], 'config': _without_places(one['config'])} for one in trainings],
         'commit': commit, 'license': license,
         'figures': {group: reports.means(rows) for group, rows in found.items()},
     }  # fmt: skip
-
-
-def _without_scenes(manifest: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: manifest[key] for key in manifest if key != 'scenes'}
 
 
 def _without_places(config: Mapping[str, Any]) -> dict[str, Any]:

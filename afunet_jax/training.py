@@ -86,7 +86,7 @@ def make_step(
     """A training step on every device of all processes at once: `step(state, batch, loss, stop) -> (state, metrics)`.
 
     It is two programs, one after the other: `gradients`, and `update`, which has three kernels for every parameter. Both
-    in one take 300 MB more to compile, and no less time to run. A loss or gradient that is not finite leaves parameters
+    in one take 200 MB more to compile, and no less time to run. A loss or gradient that is not finite leaves parameters
     and optimizer state (with it the schedule's count of steps) as they are.
 
     Args:
