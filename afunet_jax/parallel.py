@@ -7,6 +7,7 @@ i * B / D to (i + 1) * B / D of the global batch, so that results do not depend 
 
 import contextlib
 import hashlib
+import itertools
 import os
 import pathlib
 import platform
@@ -19,6 +20,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from afunet_jax import memory
@@ -29,7 +31,10 @@ HEARTBEAT_SECONDS = 40  # after so long without a sign of life of a process, jax
 OUT_OF_MEMORY = 'RESOURCE_EXHAUSTED'
 OWN_FAULTS = ('INVALID_ARGUMENT',)  # errors of XLA that are not about other processes
 SIGNALLED = 128  # exit statuses from here on mean the end by a signal
+BARRIER_SECONDS = 24 * 60 * 60  # that processes wait for a living one, which may prepare a data set
 SLURM_MARK = 'SLURM_STEP_NUM_TASKS'  # set inside `srun`, where jax finds the hosts by itself
+
+_barriers = itertools.count()  # no two have the same name
 
 
 def start(coordinator: str | None = None, num_processes: int | None = None, process_id: int | None = None) -> None:
@@ -247,9 +252,12 @@ def positions(rows: int) -> jax.Array:
 
 
 def barrier(name: str) -> None:
-    """Waits until every process is here."""
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(name)
+    """Waits until every process is here, for hours if one of them has as much to do.
+
+    By jax's coordination service, which notices if one dies. Devices would have to be connected for it, and gloo gives
+    up connecting them after 30 seconds.
+    """
+    ocp.multihost.get_barrier_sync_fn()(key=f'{name} {next(_barriers)}', timeout_ms=1000 * BARRIER_SECONDS)
 
 
 def check_same(what: Mapping[str, bytes]) -> None:

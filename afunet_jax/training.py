@@ -382,11 +382,12 @@ def _vgg_params(config: Any) -> Any:
 
 
 def _read_in_turn(config: Any) -> tuple[batches_lib.SceneStore, list]:
-    """Every process reads the data; one after the other, so that the first prepares them."""
-    for turn in range(parallel.process_count()):
-        if turn == parallel.process_index():
-            found = datasets.training_scenes(config.data, config.validation.scenes)
-        parallel.barrier(f'data {turn}')
+    """Every process reads the data: the main one first, because it prepares them, then all others at once."""
+    if not parallel.is_main():
+        parallel.barrier('prepared')
+    found = datasets.training_scenes(config.data, config.validation.scenes)
+    if parallel.is_main():
+        parallel.barrier('prepared')
     return found
 
 

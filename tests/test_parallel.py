@@ -1,5 +1,6 @@
 """Data parallelism: the number of devices and processes changes no result beyond rounding."""
 
+import fcntl
 import json
 import os
 import re
@@ -18,9 +19,11 @@ import pytest
 import small
 
 from afunet_jax import checkpoints, parallel
+from afunet_jax.data import layouts, tfds_builders
 from afunet_jax.errors import ConfigError, TrainingError
 
 STEPS = 10
+GLOO_SECONDS = 30  # in which devices on CPUs of several processes must be connected
 LONGEST_END = 60  # seconds in which the others end after one has
 
 
@@ -161,6 +164,39 @@ def test_an_error_of_the_main_process_alone_ends_the_others(settings, tmp_path):
     err = processes[0].communicate(timeout=100)[1]
     ended = time.monotonic()
     assert processes[0].returncode == 2 and re.search('error: .*cannot be written', err), err
+    assert processes[1].wait(timeout=100)
+    assert time.monotonic() - ended < LONGEST_END
+
+
+@pytest.mark.slow
+def test_processes_wait_for_the_one_that_prepares_the_data_longer_than_devices_wait_to_be_connected(
+    settings, one_device, tmp_path
+):
+    folder, flags = settings
+    flags = [*(flag for flag in flags if 'prepared_dir' not in flag), f'--config.data.prepared_dir={tmp_path}/prepared']
+    source = tfds_builders.find_source(folder / 'data', layouts.get_layout('kalantari'))
+    home = tmp_path / 'prepared' / f'kalantari-{source.fingerprint}'
+    home.mkdir(parents=True)
+    with open(home / 'lock', 'w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        processes = start_processes(flags, tmp_path / 'run', 2)
+        wait_for(processes[0], 'waiting for it')
+        time.sleep(GLOO_SECONDS + 20)  # with the start of the other
+    ends = [(process.communicate(timeout=300)[1], process.returncode) for process in processes]
+    assert [status for _, status in ends] == [0, 0], ends
+    assert_same_training(read(tmp_path / 'run'), one_device)
+
+
+@pytest.mark.slow
+def test_others_do_not_wait_for_a_main_process_that_cannot_prepare_the_data(settings, tmp_path):
+    folder, flags = settings
+    shutil.copytree(folder / 'data', tmp_path / 'data')
+    next((tmp_path / 'data').rglob('exposure.txt')).write_text('0\n')
+    flags = [*(flag for flag in flags if 'data.dir' not in flag), f'--config.data.dir={tmp_path}/data']
+    processes = start_processes(flags, tmp_path / 'run', 2)
+    err = processes[0].communicate(timeout=100)[1]
+    ended = time.monotonic()
+    assert processes[0].returncode == 2 and 'exposure.txt' in err, err
     assert processes[1].wait(timeout=100)
     assert time.monotonic() - ended < LONGEST_END
 
