@@ -157,7 +157,7 @@ def update(
     return after, {**metrics, 'gradient_norm': norm, SKIPPED: 1.0 - finite}
 
 
-def run(model: nn.Module, config: Any, workdir: str | pathlib.Path, weights: str = '') -> None:
+def run(model: nn.Module, config: Any, workdir: str | pathlib.Path, weights: str = '', grow: bool = False) -> None:
     """Trains as the config says, or goes on where the run in `workdir` stopped.
 
     Args:
@@ -165,6 +165,7 @@ def run(model: nn.Module, config: Any, workdir: str | pathlib.Path, weights: str
         config: see `configs/default.py`.
         workdir: of checkpoints, logs and the config; made if absent.
         weights: initial parameters of a new run: a `.pth`, a checkpoint or a working directory.
+        grow: these may have fewer stages: those that are added leave the output as it is, at first; see `afunet.grown`.
 
     Raises:
         AFUNetError: the config, the data, the weights or the directory are not usable, another run works in the
@@ -195,7 +196,7 @@ def run(model: nn.Module, config: Any, workdir: str | pathlib.Path, weights: str
         parallel.barrier('workdir')
         saved = checkpoints.Checkpoints(workdir, config.train.keep_checkpoints, parallel.process_index())
         held.callback(saved.close)
-        state, before = _start(model, optimizer, config, saved, batches, weights)
+        state, before = _start(model, optimizer, config, saved, batches, weights, grow)
         _check_same(settings, store, batches, state)
         Trainer(model, optimizer, schedule, config, workdir, saved, batches, validate).train(state, loss, before)
 
@@ -401,14 +402,14 @@ def _batches(store: batches_lib.SceneStore, config: Any) -> batches_lib.TrainBat
     )  # fmt: skip
 
 
-def _start(model, optimizer, config, saved, batches, weights: str) -> tuple[TrainState, dict[str, Any] | None]:
+def _start(model, optimizer, config, saved, batches, weights, grow) -> tuple[TrainState, dict[str, Any] | None]:
     """The newest whole checkpoint's state with that of the log, or a new one and None."""
     params = afunet.init_params(model, config.seed)
     new = initial_state(params, optimizer)
     found = _restore_in_turn(saved, params, new.opt_state)
     if found is None:
         if weights:
-            new = new.replace(params=_initial_weights(weights, config.model, params))
+            new = new.replace(params=_initial_weights(weights, grow, config.model, params))
         elif config.model.head == 'blend':
             raise ConfigError(
                 'a blending head learns behind a trained network: train that with config.model.head=sigmoid first, and '
@@ -420,24 +421,27 @@ def _start(model, optimizer, config, saved, batches, weights: str) -> tuple[Trai
     return TrainState(np.int32(step), params, opt_state), about.get('log', {})
 
 
-def _initial_weights(weights: str, wanted: Any, drawn: dict[str, Any]) -> dict[str, Any]:
+def _initial_weights(weights: str, grow: bool, wanted: Any, drawn: dict[str, Any]) -> dict[str, Any]:
     """The parameters in `weights`, fitted to the config's network, whose own were `drawn`; says what was fitted.
 
-    A head that is missing begins as it was drawn, one that is not wanted is left out.
+    A head that is missing begins as it was drawn, one that is not wanted is left out; `grow` adds stages.
     """
     settings, params = checkpoints.load_weights(weights)
-    said = ''
+    said, stages = [], settings['num_stages']
     if wanted.head == 'blend' and 'blend' not in params:
         settings, params = {**settings, 'head': wanted.head}, {**params, 'blend': drawn['blend']}
-        said = 'has no blending head: its parameters start with initial values'
+        said.append('has no blending head: its parameters start with initial values')
     if wanted.head == 'sigmoid' and 'blend' in params:
         settings = {**settings, 'head': wanted.head}
         params = {name: params[name] for name in params if name != 'blend'}
-        said = 'has a blending head, which config.model.head=sigmoid leaves out'
+        said.append('has a blending head, which config.model.head=sigmoid leaves out')
+    if grow and stages < wanted.num_stages:
+        settings = {**settings, 'num_stages': wanted.num_stages}
+        said.append(f'has {stages} of {wanted.num_stages} stages: the others leave the output as it is, at first')
     checkpoints.check_architecture(settings, wanted, weights)
-    if said:
-        print(f'{weights} {said}', file=sys.stderr)
-    return params
+    for line in said:
+        print(f'{weights} {line}', file=sys.stderr)
+    return afunet.grown(params, drawn) if stages < wanted.num_stages else params
 
 
 def _restore_in_turn(saved: checkpoints.Checkpoints, params: Any, opt_state: Any) -> Any:

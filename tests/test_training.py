@@ -135,8 +135,8 @@ def config(data):
     return small.config(*data)
 
 
-def train(config, workdir, weights=''):
-    training.run(afunet.build(config.model), config, workdir, weights)
+def train(config, workdir, weights='', grow=False):
+    training.run(afunet.build(config.model), config, workdir, weights, grow)
     return [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
 
 
@@ -238,6 +238,29 @@ def test_a_blending_head_without_a_trained_network_is_refused(config, tmp_path):
     config.model.head = 'blend'
     with pytest.raises(ConfigError, match='--weights='):
         train(config, tmp_path / 'run')
+
+
+def test_a_network_grows_from_weights_of_fewer_stages(config, finished, tmp_path, capfd):
+    workdir, _ = finished
+    config.model.num_stages, weights = 2, str(workdir / 'checkpoints' / '2')
+    with pytest.raises(WeightsError, match='num_stages is 1 in the weights, 2 in the config'):
+        train(config, tmp_path / 'run', weights)
+    config.optimizer.update(learning_rate=1e-12, final_learning_rate=1e-12)
+    train(config, tmp_path / 'run', weights, grow=True)
+    assert 'has 1 of 2 stages' in capfd.readouterr().err
+    drawn = afunet.init_params(afunet.build(config.model), config.seed)
+    wanted = afunet.grown(checkpoints.load_params(weights), drawn)
+    ours = checkpoints.load_params(tmp_path / 'run' / 'checkpoints' / '4')
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-7), ours, wanted)
+
+
+def test_a_network_does_not_shrink(config, tmp_path):
+    settings = dict(config.model, num_stages=2)
+    params = afunet.init_params(afunet.build(settings), 5)
+    about = {'model': settings, 'step': 0, 'config': config.to_dict()}
+    safetensors_weights.write(tmp_path / 'two.safetensors', params, about)
+    with pytest.raises(WeightsError, match='num_stages is 2 in the weights, 1 in the config'):
+        train(config, tmp_path / 'run', str(tmp_path / 'two.safetensors'), grow=True)
 
 
 def test_weights_of_another_architecture_are_refused(config, finished, tmp_path):

@@ -234,6 +234,27 @@ def init_params(model: AFUNet, seed: int) -> dict[str, Any]:
     return jax.tree_util.tree_map_with_path(draw, parameter_shapes(model))
 
 
+def grown(params: Mapping[str, Any], drawn: Mapping[str, Any]) -> dict[str, Any]:
+    """Trained parameters with the stages behind them that a deeper network has, whose output is the same at first.
+
+    A stage adds to its estimate what its SFM's convolution and `mlp_end` give, Eq. (13) and (15). The weights of both
+    layers begin at 0 in the stages that are added, and have gradients at once.
+
+    Args:
+        params: of the trained network.
+        drawn: `init_params` of one with more stages that is otherwise the same.
+
+    Returns:
+        A tree like `drawn`.
+    """
+    stages = {name: {**drawn[name], **params.get(name, {})} for name in drawn if name.startswith('stage_')}
+    for name in stages.keys() - params.keys():
+        stage = stages[name]
+        stage['sfm'] = {**stage['sfm'], 'conv': jax.tree.map(np.zeros_like, stage['sfm']['conv'])}
+        stage['mlp_end'] = {**stage['mlp_end'], 'fc2': jax.tree.map(np.zeros_like, stage['mlp_end']['fc2'])}
+    return {**params, **stages}
+
+
 def count_parameters(params: Any) -> int:
     """Number of scalars in a tree of parameters (arrays or shapes)."""
     return sum(int(np.prod(leaf.shape)) for leaf in jax.tree.leaves(params))

@@ -263,6 +263,23 @@ def test_initial_parameters_come_from_the_seed():
     assert any(not np.array_equal(a, b) for a, b in zip(first, other))
 
 
+@pytest.mark.parametrize('change', [{}, {'order': 'FA'}, {'ablation': 'M3'}, {'ablation': 'M1'}], ids=str)
+def test_stages_that_are_added_change_nothing_and_learn_at_once(change):
+    shallow, deep = (AFUNet(**{**SMALL, **change, 'num_stages': t}) for t in (1, 3))
+    params = jax.tree.map(lambda p: 10 * p, afunet.init_params(shallow, 1))  # so that a stage does something
+    drawn = afunet.init_params(deep, 2)
+    grown = afunet.grown(params, drawn)
+    assert jax.tree.map(np.shape, grown) == jax.tree.map(np.shape, drawn)
+    x = np.random.default_rng(0).random((1, 16, 24, 18), np.float32)
+    outputs = [jax.jit(model.apply)({'params': p}, x) for model, p in ((shallow, params), (deep, grown), (deep, drawn))]
+    np.testing.assert_allclose(outputs[1], outputs[0], rtol=0, atol=1e-6)
+    assert np.abs(outputs[2] - outputs[0]).max() > 1e-3
+    found = jax.jit(jax.grad(lambda p: deep.apply({'params': p}, x).mean()))(grown)
+    for name in ('stage_1', 'stage_2'):
+        assert np.abs(found[name]['sfm']['conv']['kernel']).max() > 0
+        assert np.abs(found[name]['mlp_end']['fc2']['kernel']).max() > 0
+
+
 @pytest.mark.parametrize('shape', [(1, 16, 16, 6), (16, 16, 18), (1, 4, 16, 18), (1, 16, 3, 18)])
 def test_inputs_that_cannot_be_merged_are_refused(shape):
     model = AFUNet(**SMALL)
