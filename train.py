@@ -1,4 +1,4 @@
-"""Trains AFUNet: python train.py --config=configs/demo.py --workdir=DIR [--weights=W [--grow]] [--config.KEY=VALUE ...]."""
+"""Trains AFUNet: python train.py --config=FILE --workdir=DIR [--weights=PATH [--grow]] [--config.KEY=VALUE ...]."""
 
 from absl import flags
 from ml_collections import config_flags

@@ -34,7 +34,7 @@ VIEWS = (4, 16)  # rows and columns of cells in which images are compared
 VIEW_CHANNELS = 8  # that every pixel is told of the views: as many as it takes, for they are large
 USABLE = (0.01, 0.98)  # LDR values between which an exposure shows what was there
 LEAST_DIFFERENCE, LEAST_NOISE = 1e-3, 1e-4  # of mu-law values, added before their logarithm is taken
-LEAST_SHARE = 1e-4  # of pixels that can be compared, added before it divides
+LEAST_SHARE = 1e-4  # of values that can be compared, added before it divides
 
 
 class Blend(nn.Module):
@@ -88,7 +88,7 @@ def _views(images: Sequence[jax.Array], ldrs: Sequence[jax.Array]) -> jax.Array:
 
     Returns:
         For each pair of images the logarithm of how far the means of cells are apart, in two views, and if both are
-        exposures the share of pixels that could be compared; for each image the logarithm of its noise, the mean
+        exposures the share of values that could be compared; for each image the logarithm of its noise, the mean
         deviation from the neighbours, in the cell, and in the smoothest cell of the wider view.
     """
     usable = [_usable(ldr) for ldr in ldrs]
@@ -96,8 +96,8 @@ def _views(images: Sequence[jax.Array], ldrs: Sequence[jax.Array]) -> jax.Array:
     found = []
     for first, second in itertools.combinations(range(len(images)), 2):
         mask = masks[first] * masks[second]
-        share, difference = _cells(mask), _cells((images[first] - images[second]) * mask)
-        difference = jnp.abs(difference).mean(-1, keepdims=True)
+        share = _cells(mask).mean(-1, keepdims=True)
+        difference = jnp.abs(_cells((images[first] - images[second]) * mask)).mean(-1, keepdims=True)
         for view in VIEWS:
             seen = _around(share, view)
             found.append(jnp.log(_around(difference, view) / (seen + LEAST_SHARE) + LEAST_DIFFERENCE))
@@ -110,8 +110,8 @@ def _views(images: Sequence[jax.Array], ldrs: Sequence[jax.Array]) -> jax.Array:
 
 
 def _usable(ldr: jax.Array) -> jax.Array:
-    """1 where no colour is black or clipped, else 0, `[B, H, W, 1]`."""
-    return ((ldr > USABLE[0]) & (ldr < USABLE[1])).all(-1, keepdims=True).astype(jnp.float32)
+    """1 where a colour is neither black nor clipped, else 0, `[B, H, W, 3]`."""
+    return ((ldr > USABLE[0]) & (ldr < USABLE[1])).astype(jnp.float32)
 
 
 def _cells(image: jax.Array) -> jax.Array:

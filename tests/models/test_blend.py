@@ -75,13 +75,13 @@ def bilinear(image):
 
 def views(images, ldrs):
     """As `_views` says, in float64 and without its pooling."""
-    usable = [((ldr > 0.01) & (ldr < 0.98)).all(-1, keepdims=True) for ldr in ldrs]
+    usable = [(ldr > 0.01) & (ldr < 0.98) for ldr in ldrs]
     masks, found = [np.ones_like(usable[0]), *usable], []
     for a, b in itertools.combinations(range(4), 2):
         mask = np.float64(masks[a] & masks[b])
         apart = np.abs(cells((images[a] - images[b]) * mask)).mean(-1, keepdims=True)
         for side in (4, 16):
-            share = mean_around(cells(mask), side)
+            share = mean_around(cells(mask).mean(-1, keepdims=True), side)
             found.append(np.log(mean_around(apart, side) / (share + 1e-4) + 1e-3))
             if a:
                 found.append(share)
@@ -199,15 +199,19 @@ def test_it_sees_from_afar_whether_something_has_moved(moved):
     assert (np.exp(of_short_and_middle) > 0.05).mean() == moved
 
 
-def test_what_is_clipped_or_black_is_not_compared():
+@pytest.mark.parametrize(
+    ('colour', 'share'), [([0.0, 1.0, 0.0], 0), ([0.2, 1.0, 1.0], 1 / 3), ([0.5, 0.5, 0.0], 2 / 3), ([0.5, 0.5, 0.5], 1)]
+)
+def test_colours_that_are_clipped_or_black_are_not_compared_and_the_others_are(colour, share):
     rng = np.random.default_rng(1)
-    images = [jnp.float32(rng.random((1, 16, 16, 3))) for _ in range(4)]
-    for colour in ([0.5, 0.5, 0.0], [0.2, 1.0, 0.2]):
-        ldrs = [jnp.tile(jnp.array(c), (1, 16, 16, 1)) for c in ([0.5, 0.5, 0.5], colour, [0.5, 0.5, 0.5])]
-        found = np.asarray(blend._views(images, ldrs))
-        shares = found[..., [7, 9, 11, 13, 15, 17]]
-        np.testing.assert_array_equal(shares[0, 0, 0], [0, 0, 1, 1, 0, 0])
-        np.testing.assert_allclose(np.exp(found[..., 6]), blend.LEAST_DIFFERENCE, rtol=1e-5)
+    images, ldrs = rng.random((4, 1, 16, 16, 3)), np.full((3, 1, 16, 16, 3), 0.5)
+    ldrs[1] = colour
+    others = images.copy()
+    others[2] = np.where((ldrs[1] > 0.01) & (ldrs[1] < 0.98), others[2], rng.random(others[2].shape))
+    found, same = (np.asarray(blend._views(np.float32(i), np.float32(ldrs)))[..., :18] for i in (images, others))
+    np.testing.assert_array_equal(found, same)
+    np.testing.assert_allclose(found[0, 0, 0, [7, 9, 11, 13, 15, 17]], [share, share, 1, 1, share, share], rtol=1e-6)
+    assert (np.exp(found[..., 6]) > 2 * blend.LEAST_DIFFERENCE).all() == (share > 0)
 
 
 def test_windows_that_cells_do_not_fill_are_refused():
