@@ -119,6 +119,13 @@ class SceneConfig(tfds.core.BuilderConfig):
     layout: Layout
 
 
+class _SceneInfo(tfds.core.DatasetInfo):
+    """TFDS's own looks in Google's bucket, which has nothing of ours, and leaves an empty temporary folder each time."""
+
+    def initialize_from_bucket(self) -> None:
+        pass
+
+
 class HdrScenes(tfds.core.ShardBasedBuilder):
     """Three exposures and a ground truth per example, in any layout of `layouts.LAYOUTS`.
 
@@ -149,7 +156,7 @@ class HdrScenes(tfds.core.ShardBasedBuilder):
         }
         if self.builder_config.layout.label is not None:
             features['label'] = image(None, None, 3, dtype=np.float32)
-        return tfds.core.DatasetInfo(
+        return _SceneInfo(
             builder=self, description=self.builder_config.description,
             features=tfds.features.FeaturesDict(features), metadata=tfds.core.MetadataDict())
 

@@ -157,6 +157,15 @@ def test_nothing_imports_tensorflow(folder, tmp_path):
     assert 'Preparing kalantari: 4 of 4 (001)' in err
 
 
+def test_nothing_is_left_in_the_temporary_folder(folder, tmp_path, monkeypatch):
+    temporary = tmp_path / 'temporary'
+    temporary.mkdir()
+    monkeypatch.setattr('tempfile.tempdir', str(temporary))
+    prepare(folder)
+    prepare(folder)  # reads what is there
+    assert list(temporary.iterdir()) == []
+
+
 # ---- prepared once, never stale ---------------------------------------------------------------------
 
 
