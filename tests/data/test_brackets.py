@@ -118,11 +118,12 @@ def decoded(stored, curve):
     return np.where(encoded <= 0.04045, encoded / 12.92, ((encoded + 0.055) / 1.055) ** 2.4)
 
 
+@pytest.mark.parametrize('graded', [0.0, 1.0])
 @pytest.mark.parametrize('bits', [0.0, 1.0])
 @pytest.mark.parametrize('srgb', [0.0, 1.0])
 @pytest.mark.parametrize('procedural', [0.0, 1.0])
-def test_every_unsaturated_frame_of_a_still_scene_decodes_to_the_label(owned, bits, srgb, procedural):
-    shares = brackets.Shares(procedural, static=1, srgb=srgb, eight_bit=bits)
+def test_every_unsaturated_frame_of_a_still_scene_decodes_to_the_label(owned, bits, srgb, procedural, graded):
+    shares = brackets.Shares(procedural, static=1, srgb=srgb, eight_bit=bits, graded=graded)
     scene, record = brackets.make_bracket(2, 'train', 3, *SIZE, owned['train'], shares, synthetic.NOISELESS)
     assert record['static'] and record['bits'] == (8 if bits else 16)
     assert record['curve'] == ('srgb' if srgb else 'gamma')
@@ -155,6 +156,32 @@ def test_eight_bits_are_spread_over_sixteen(owned):
     shares = dataclasses.replace(REAL, eight_bit=1)
     scene, _ = brackets.make_bracket(0, 'train', 0, *SIZE, owned['train'], shares)
     assert (scene.ldrs % 257 == 0).all() and len(np.unique(scene.ldrs)) > 100
+
+
+def chroma(label):
+    """Distance from grey as a share of luminance, the median over the picture."""
+    grey = label.mean(-1)
+    return float(np.median((label.max(-1) - label.min(-1))[grey > 0] / grey[grey > 0]))
+
+
+def test_grading_changes_colours_and_leaves_the_rest_of_the_scene(owned):
+    graded, changes = dataclasses.replace(REAL, graded=1), []
+    for index in range(8):
+        (plain, record), (other, told) = (
+            brackets.make_bracket(3, 'train', index, *SIZE, owned['train'], shares) for shares in (REAL, graded))
+        assert (record.pop('graded'), told.pop('graded')) == (False, True) and record == told
+        assert other.label.dtype == np.float32 and other.label.min() >= 0 and other.label.max() <= 1
+        changes.append(math.log(chroma(other.label) / chroma(plain.label)))
+    assert min(changes) < -0.1 and max(changes) > 0.1  # some paler, some more colourful
+
+
+def test_grading_is_the_same_in_all_frames_and_brightness_does_not_matter():
+    frames = np.random.default_rng(0).random((1, 8, 9, 3), np.float32).repeat(3, 0)
+    graded = compose.grade(np.random.default_rng(1), frames)
+    np.testing.assert_array_equal(graded[0], graded[2])
+    brighter = compose.grade(np.random.default_rng(1), 100 * frames)
+    np.testing.assert_allclose(brighter, 100 * graded, rtol=2e-5)
+    assert np.isfinite(compose.grade(np.random.default_rng(1), 0 * frames)).all()
 
 
 # ---- motion ----------------------------------------------------------------------------------------

@@ -29,6 +29,10 @@ SHAKE_LIMIT = 2.0  # in standard deviations
 SHUTTER = (0.02, 0.35)  # duration of the long exposure, as a share of the time between exposures
 BLUR_STEP = 1.25  # pixels between the sub-positions of a blur
 BLUR_MOST = 10  # sub-positions: then a blur of 12 pixels is still smooth
+SATURATION = (0.6, 2.0)  # of graded scenes, least and most: times the distance from grey
+WHITE_BALANCE = 0.25  # standard deviation of the logarithm of a graded colour's gain
+CONTRAST = (0.85, 1.2)  # exponents of graded luminance: less and more dynamic range
+DARKEST = 1e-6  # of a graded scene's median luminance: contrast leaves what is darker as it is
 # Multiples of an irrational number, modulo 1, fill 0 to 1 evenly (Weyl; the golden ratio's most evenly): the
 # shares of still and of painted scenes hold in short sets too, and independently of each other.
 EVEN_STATIC, EVEN_PROCEDURAL = 0.6180339887498949, 0.5698402909980532
@@ -46,6 +50,7 @@ class Shares:
         srgb: stored with sRGB's tone curve in place of gamma 2.2, which the readers assume: cameras differ.
         eight_bit: stored with 8 bits: what a JPEG holds.
         figure: layers that are painted figures, not cut-outs.
+        graded: whose colours, white balance and contrast are changed: few images have saturated colours.
     """
 
     procedural: float = 0.4
@@ -53,6 +58,7 @@ class Shares:
     srgb: float = 0.2
     eight_bit: float = 0.3
     figure: float = 0.25
+    graded: float = 0.0
 
 
 @dataclasses.dataclass
@@ -177,6 +183,25 @@ def _procedural(seed: int, index: int, height: int, width: int, motion: float):
     return frames, {'source': f'synthetic {list(painted.KINDS)[index % len(painted.KINDS)]}', 'layers': []}
 
 
+def grade(rng: np.random.Generator, frames: np.ndarray) -> np.ndarray:
+    """Other colours and contrast, the same in all frames: as if the scene were painted and lit otherwise.
+
+    Args:
+        rng: draws saturation, white balance and contrast.
+        frames: radiance `[3, H, W, 3]`, linear RGB, 0 or more.
+
+    Returns:
+        The same, float32; what would become negative is 0, as in what a camera's colours do not reach.
+    """
+    saturation = math.exp(rng.uniform(*np.log(SATURATION)))
+    gains = np.exp(rng.normal(0, WHITE_BALANCE, 3)).astype(np.float32)
+    contrast = rng.uniform(*CONTRAST)
+    grey = (frames @ GREY_WEIGHTS)[..., None]
+    relative = np.maximum(grey / max(float(np.median(grey)), np.finfo(np.float32).tiny), np.float32(DARKEST))
+    coloured = np.maximum(grey + np.float32(saturation) * (frames - grey), np.float32(0))
+    return coloured * gains * relative ** np.float32(contrast - 1)
+
+
 def _draw(rng, table: dict):
     return list(table)[rng.choice(len(table), p=list(table.values()))]
 
@@ -213,10 +238,15 @@ def make_bracket(
     else:
         source = _source(seed, split, index, sources)
         frames, told = _real(rng(2), source, sources, height, width, times, motion, shares)
+    grading = rng(5)
+    graded = bool(grading.random() < shares.graded)
+    if graded:
+        frames = grade(grading, frames)
     frames *= np.float32(brightness(rng(3), frames[1], float(times[1])))
     sensor, grain = SENSORS[iso] if noise is None else noise, rng(4)
     ldrs = np.stack([expose(grain, f, float(t), sensor, bits, curve) for f, t in zip(frames, times)])
     record = {'split': split, 'index': index, 'kind': 'procedural' if procedural else 'real', 'static': static,
-              **told, 'evs': evs.tolist(), 'iso': iso if noise is None else None, 'bits': bits, 'curve': curve}
+              **told, 'evs': evs.tolist(), 'iso': iso if noise is None else None, 'bits': bits, 'curve': curve,
+              'graded': graded}
     scene = Scene(f'{split}-{seed}-{index:04d}', ldrs, evs, np.minimum(frames[1], np.float32(1)))
     return scene, record
