@@ -158,6 +158,19 @@ def test_eight_bits_are_spread_over_sixteen(owned):
     assert (scene.ldrs % 257 == 0).all() and len(np.unique(scene.ldrs)) > 100
 
 
+def test_exposures_may_be_given(owned):
+    drawn, record = brackets.make_bracket(3, 'train', 0, *SIZE, owned['train'], REAL)
+    same, _ = brackets.make_bracket(3, 'train', 0, *SIZE, owned['train'], REAL, evs=tuple(record['evs']))
+    np.testing.assert_array_equal(same.ldrs, drawn.ldrs)
+    scene, record = brackets.make_bracket(3, 'train', 0, *SIZE, owned['train'], dataclasses.replace(REAL, static=1),
+                                          synthetic.NOISELESS, evs=(0, 1.5, 4))
+    assert record['evs'] == scene.evs.tolist() == [0, 1.5, 4]
+    dark = (scene.ldrs < 60000).all(0) & (scene.ldrs > 6000).all(0)
+    linear = decoded(scene.ldrs.astype(float), record['curve'])
+    np.testing.assert_allclose(np.log2(linear[1] / linear[0])[dark], 1.5, atol=0.05)
+    np.testing.assert_allclose(np.log2(linear[2] / linear[1])[dark], 2.5, atol=0.05)
+
+
 def chroma(label):
     """Distance from grey as a share of luminance, the median over the picture."""
     grey = label.mean(-1)
@@ -413,7 +426,8 @@ def test_a_photograph_is_no_panorama(images):
 @pytest.mark.parametrize('change, told', [
     ({'train': -1}, 'numbers of scenes'), ({'train': 0, 'validation': 0, 'test': 0}, 'not all 0'),
     ({'height': 16}, '16x48'), ({'seed': -1}, 'seed'), ({'shares': brackets.Shares(static=1.5)}, 'static.*1.5'),
-    ({'shares': brackets.Shares(srgb=math.nan)}, 'srgb'),
+    ({'shares': brackets.Shares(srgb=math.nan)}, 'srgb'), ({'evs': (0, 2, 2)}, 'three rising.*0, 2, 2'),
+    ({'evs': (1, 2, 3)}, 'rising exposures from 0'), ({'evs': (0, 2, math.inf)}, 'inf'), ({'evs': (0, 2, 61)}, '60 EV'),
 ])
 def test_a_wrong_request_is_refused(tmp_path, change, told):
     with pytest.raises(DataError, match=told):

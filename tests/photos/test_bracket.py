@@ -149,19 +149,20 @@ def test_the_report_says_what_was_done(tmp_path):
 
 @pytest.mark.parametrize('evs, trained, expected', [
     ([0, 1, 2, 3, 4], TRAINED_STEPS, [0, 2, 4]),
-    ([0, 1, 2, 3, 4], [(1, 1)], None),
-    ([0, 0.5, 2, 4.1, 6], [(2, 2)], None),
-    ([0, 2, 3, 5], [(2, 3)], [0, 2, 5]),
+    ([0, 1, 2, 3, 4], (1, 1), None),
+    ([0, 0.5, 2, 4.1, 6], (2, 2), None),
+    ([0, 0.4, 3.6, 7], (1, 3), None),
+    ([0, 1.9, 3, 5], (2, 3), [0, 3, 5]),
+    ([0, 3, 4, 4.5], TRAINED_STEPS, [0, 3, 4.5]),  # unequal steps, and ones between those of the training
     ([4, 0, 3, 1, 2], TRAINED_STEPS, [0, 2, 4]),
     ([0, 1, 2, 3, 4, 5, 6], TRAINED_STEPS, [0, 3, 6])])
-def test_the_steps_come_nearest_to_the_trained_ones(tmp_path, evs, trained, expected):
+def test_the_steps_suit_the_weights(tmp_path, evs, trained, expected):
     paths = write_bracket(tmp_path, evs, radiance=scene(stops=13))
     bracket = load_bracket(paths, trained_steps=trained)
     steps = np.diff(bracket.evs)
-    best = min(max(abs(b - a - s), abs(c - b - t)) for a, b, c in itertools.combinations(sorted(evs), 3)
-               for s, t in trained)
-    missed = min(max(abs(steps[0] - s), abs(steps[1] - t)) for s, t in trained)
-    assert missed <= best + 1 / 3 + 1e-6
+    outside = lambda pair: max(abs(step - min(max(step, trained[0]), trained[1])) for step in pair)
+    best = min(outside((b - a, c - b)) for a, b, c in itertools.combinations(sorted(evs), 3) if b - a > 0.25)
+    assert outside(steps) <= best + 1 / 3 + 1e-6
     if expected:
         np.testing.assert_allclose(bracket.evs - np.log2(1 / 6400), expected, atol=1e-5)
     (note,) = [note for note in bracket.notes if 'were chosen' in note]
@@ -172,8 +173,19 @@ def test_of_equal_steps_those_that_expose_most_pixels_well(tmp_path):
     # All of the scene is in the last three frames' range: the first ones are black.
     evs = [-10, -8, -6, -4, -2]
     frames = [read_frame(path) for path in write_bracket(tmp_path, evs, radiance=scene(stops=6))]
-    three, _ = choose_three(frames, np.array(evs, float), ((2, 2),))
+    three, _ = choose_three(frames, np.array(evs, float), (2, 2))
     assert three == (2, 3, 4)
+
+
+@pytest.mark.parametrize('steps, warned', [((0.4, 0.4), False), ((3, 3.6), False), ((1, 4), True), ((4, 2), True)])
+def test_steps_far_above_those_of_the_training_are_a_warning(tmp_path, steps, warned):
+    evs = np.cumsum([0, *steps])
+    frames = [read_frame(path) for path in write_bracket(tmp_path, list(evs), radiance=scene(stops=13))]
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter('always')
+        choose_three(frames, evs)
+    found = [str(w.message) for w in caught]
+    assert len(found) == warned and all('1 to 3 EV' in text for text in found)
 
 
 def test_an_extra_frame_of_the_same_exposure_does_no_harm(tmp_path):
@@ -312,7 +324,7 @@ def test_trust_goes_on(tmp_path):
 
 def test_steps_far_from_training_are_warned_of(tmp_path):
     paths = write_bracket(tmp_path, [0, 2, 9], radiance=scene(stops=13))
-    with pytest.warns(PhotoWarning, match='2.00 and 7.00 EV, 4.0 EV from anything'):
+    with pytest.warns(PhotoWarning, match='2.00 and 7.00 EV, far from the 1 to 3 EV'):
         load_bracket(paths, trust_exposures=True)
 
 

@@ -33,6 +33,8 @@ def _parser() -> argparse.ArgumentParser:
     add('--height', type=int, default=256, help='pixels (default %(default)s)')
     add('--width', type=int, default=384, help='pixels (default %(default)s)')
     add('--seed', type=int, default=0, help='0 or more (default %(default)s)')
+    add('--evs', type=float, nargs=3, metavar='EV', help='exposures of every scene, as 0 2 4 (default: steps of 1, 2 and '
+        '3 EV)')
     add('--procedural', type=float, default=Shares.procedural,
         help='share of scenes of afunet_jax.data.synthetic (default %(default)s)')
     add('--static', type=float, default=Shares.static, help='share of still scenes (default %(default)s)')
@@ -53,7 +55,8 @@ def _write_sheet(args: argparse.Namespace, request: Request) -> None:
     real = request.shares.procedural < 1
     sources = read_sources(args.hdr, args.sources, (args.sheet_split,))[args.sheet_split] if real else ()
     scenes = [
-        make_bracket(request.seed, args.sheet_split, k, request.height, request.width, sources, request.shares)[0]
+        make_bracket(request.seed, args.sheet_split, k, request.height, request.width, sources, request.shares,
+                     evs=request.evs)[0]
         for k in range(SHEET_SCENES)
     ]
     image_io.write_ldr(args.sheet, contact_sheet(scenes, args.sheet_width))
@@ -69,7 +72,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.procedural < 1 and not args.hdr:
         parser.error('give --hdr=FOLDER, or --procedural=1 to do without real images')
     shares = Shares(procedural=args.procedural, static=args.static, graded=args.graded)
-    request = Request(args.train, args.validation, args.test, args.height, args.width, args.seed, shares)
+    evs = None if args.evs is None else tuple(args.evs)
+    request = Request(args.train, args.validation, args.test, args.height, args.width, args.seed, shares, evs)
     try:
         request.check()
         if args.out:

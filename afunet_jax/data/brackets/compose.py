@@ -208,7 +208,7 @@ def _draw(rng, table: dict):
 
 def make_bracket(
     seed: int, split: str, index: int, height: int, width: int, sources: tuple[Source, ...],
-    shares: Shares = Shares(), noise: Noise | None = None,
+    shares: Shares = Shares(), noise: Noise | None = None, evs: tuple[float, float, float] | None = None,
 ) -> tuple[Scene, dict]:
     """One scene, the same for the same arguments whatever else is made.
 
@@ -220,17 +220,18 @@ def make_bracket(
         sources: of this split, for backdrop and cut-outs; may be empty if all scenes are procedural.
         shares: how many scenes are what.
         noise: of the sensor; None draws one of `SENSORS`.
+        evs: exposures in stops, from 0, rising; None draws steps of `EV_STEPS`, equal in a scene.
 
     Returns:
-        The scene, and the record of what it is. Its exposures are 0, s and 2 s EV; its label is the radiance
-        that the middle exposure saw, clipped to at most 1: what the short exposure would hold.
+        The scene, and the record of what it is. Its label is the radiance that the middle exposure saw, clipped to
+        at most 1: what the short exposure would hold.
     """
     rng = functools.partial(_generator, seed, split, index)
     choices = rng(1)
     step, iso = _draw(choices, EV_STEPS), _draw(choices, ISO_SHARES)
     bits = 8 if choices.random() < shares.eight_bit else 16
     curve = 'srgb' if choices.random() < shares.srgb else 'gamma'
-    evs = np.array([0, step, 2 * step], np.float32)
+    evs = np.array([0, step, 2 * step] if evs is None else evs, np.float32)
     times, static = hdr.exposure_time(evs), is_static(index, shares)
     motion, procedural = float(not static), is_procedural(index, shares)
     if procedural:

@@ -14,6 +14,7 @@ import cv2
 from afunet_jax.data.brackets.compose import Shares, make_bracket
 from afunet_jax.data.brackets.sources import SPLITS, PathLike, Source, read_sources
 from afunet_jax.data.progress import ProgressLine
+from afunet_jax.data.scenes import MAX_EV
 from afunet_jax.data.synthetic.folders import SMALLEST, write_scene, write_whole
 from afunet_jax.errors import DataError
 
@@ -33,6 +34,7 @@ class Request:
         height, width: pixels.
         seed: 0 or more.
         shares: how many scenes are what.
+        evs: exposures of every scene in stops, from 0, rising; None draws steps of 1 to 3 EV.
     """
 
     train: int
@@ -42,6 +44,7 @@ class Request:
     width: int = 384
     seed: int = 0
     shares: Shares = Shares()
+    evs: tuple[float, float, float] | None = None
 
     def check(self) -> None:
         """Raises a `DataError` that names the value that breaks a rule."""
@@ -54,6 +57,11 @@ class Request:
                             f'not {self.height}x{self.width}.')
         if self.seed < 0:
             raise DataError(f'Brackets: the seed must be 0 or more, it is {self.seed}.')
+        if self.evs is not None and not (
+            len(self.evs) == 3 and self.evs[0] == 0 and 0 < self.evs[1] < self.evs[2] <= MAX_EV
+        ):
+            raise DataError(f'Brackets: give three rising exposures from 0 to at most {MAX_EV:g} EV, such as 0 2 4, not '
+                            f'{list(self.evs)}.')
         for name, share in dataclasses.asdict(self.shares).items():
             if not (math.isfinite(share) and 0 <= share <= 1):
                 raise DataError(f'Brackets: the share {name} must be 0 to 1, it is {share}.')
@@ -80,7 +88,7 @@ def jobs_of(request: Request) -> list[Job]:
 def _write_one(whole: pathlib.Path, request: Request, job: Job, sources: tuple[Source, ...]) -> dict:
     """Makes and writes one scene; its record."""
     scene, record = make_bracket(
-        request.seed, job.split, job.index, request.height, request.width, sources, request.shares)
+        request.seed, job.split, job.index, request.height, request.width, sources, request.shares, evs=request.evs)
     write_scene(whole / job.place, scene)
     return {'folder': job.place, **record}
 
