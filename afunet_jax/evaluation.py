@@ -58,10 +58,12 @@ class Network:
             multiples of the attention window instead.
         memory_limit: GB that one image may take, as XLA plans it; fewer windows are computed at once until it
             fits. 0: what is free on the device.
+        too_large: what an error about an image that does not fit advises.
     """
 
     def __init__(
-        self, model: Any, params: Any, pad_to: int = 128, small_images: str = 'error', memory_limit: float = 0.0
+        self, model: Any, params: Any, pad_to: int = 128, small_images: str = 'error', memory_limit: float = 0.0,
+        too_large: str = 'Use a smaller image, more memory (eval.memory_limit), or model.dtype=bfloat16.',
     ):
         if small_images not in SMALL_IMAGES:
             raise ConfigError(f'small_images is one of {", ".join(SMALL_IMAGES)}, not {small_images!r}')
@@ -74,7 +76,7 @@ class Network:
             raise ConfigError(f'memory_limit is a number of GB, or 0 for what is free, not {memory_limit}')
         self._model, self._pad_to, self._small_images = model, pad_to, small_images
         self._params = jax.device_put(params)
-        self._memory_limit = memory_limit * GB
+        self._memory_limit, self._too_large = memory_limit * GB, too_large
         self._compiled = collections.OrderedDict()
         self.compiled_sizes = []
 
@@ -142,8 +144,7 @@ class Network:
             else:
                 raise DataError(
                     f'an image of {size[1]}x{size[2]} pixels needs {needed / GB:.2f} GB, but {limit / GB:.2f} GB are '
-                    'free or allowed by eval.memory_limit; use a smaller image (predict.py: --max_side), more memory, '
-                    'or model.dtype=bfloat16'
+                    f'free or allowed. {self._too_large}'
                 )
             self._compiled[size] = compiled
             if len(self._compiled) > KEPT_PROGRAMS:

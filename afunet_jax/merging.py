@@ -42,10 +42,7 @@ SAMPLE = 256  # side of the image by which it is foretold, pixels
 SAY_SECONDS = 5.0  # between lines of progress
 NETWORKS_KEPT = 2
 ENDINGS = (*HDR_ENDINGS, *PICTURE_ENDINGS, '.avif')
-FOR_PHOTOGRAPHERS = {  # what the evaluation says, in words of those who have photos and no config
-    'eval.memory_limit': 'memory_limit', '(predict.py: --max_side), more memory, or model.dtype=bfloat16':
-    '(max_side), or more memory',
-}  # fmt: skip
+TOO_LARGE = 'Use a smaller image (max_side), or more memory (memory_limit).'
 
 load = load_bracket
 
@@ -82,7 +79,7 @@ def load_network(weights: str | pathlib.Path = '', memory_limit: float = 0.0) ->
     path = weights or safetensors_weights.packaged()
     settings, params = checkpoints.load_weights(path)
     model = afunet.build(settings)
-    network = evaluation.Network(model, params, model.window_size, 'pad_to_window', memory_limit)
+    network = evaluation.Network(model, params, model.window_size, 'pad_to_window', memory_limit, TOO_LARGE)
     name = path if weights else 'of the package'
     return network, f'weights: {name}, {afunet.count_parameters(params):,} parameters'
 
@@ -125,14 +122,8 @@ class Merger:
         """
         bracket, note = reduced(bracket, self._max_side)
         scene = bracket.scene()
-        try:
-            with _told(self._seconds_for(scene.ldrs.shape[1:3]), bracket.name):
-                merged = self._network(scene)
-        except DataError as error:
-            told = str(error)
-            for theirs, ours in FOR_PHOTOGRAPHERS.items():
-                told = told.replace(theirs, ours)
-            raise DataError(told) from error
+        with _told(self._seconds_for(scene.ldrs.shape[1:3]), bracket.name):
+            merged = self._network(scene)
         report = '\n'.join([bracket.report(), *note, self._weights])
         return Merged(merged.image, bracket.radiance_scale, merged.seconds, report)
 

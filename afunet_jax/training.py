@@ -145,11 +145,11 @@ def gradients(
 
 
 def update(
-    state: TrainState, gradients: Any, metrics: dict[str, jax.Array], *, optimizer: optax.GradientTransformation
+    state: TrainState, gradient: Any, metrics: dict[str, jax.Array], *, optimizer: optax.GradientTransformation
 ) -> tuple[TrainState, dict[str, jax.Array]]:
     """The next state, and the metrics with what only the update knows; arguments as `make_step` has them."""
-    updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
-    norm = optax.global_norm(gradients)
+    updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+    norm = optax.global_norm(gradient)
     finite = jnp.isfinite(norm) & jnp.isfinite(metrics['loss'])
     after = TrainState(state.step + 1, optax.apply_updates(state.params, updates), opt_state)
     unchanged = state.replace(step=after.step)  # the draws of stochastic depth go on, as the data do

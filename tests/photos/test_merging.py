@@ -386,7 +386,7 @@ def test_full_scale_of_floats(tmp_path, weights, scene):
 
 def test_messages_name_what_a_photographer_can_set(photos, weights):
     bracket = merging.load(photos)
-    with pytest.raises(DataError, match='needs .* allowed by memory_limit; .*max_side') as memory:
+    with pytest.raises(DataError, match='needs .* allowed.*max_side.*memory_limit') as memory:
         merging.Merger(weights, memory_limit=1e-6)(bracket)
     with pytest.raises(DataError, match='use larger images') as size:
         merging.Merger(weights)(dataclasses.replace(bracket, ldrs=bracket.ldrs[:, :3, :3]))
