@@ -3,9 +3,10 @@
 Both frames of a pair are brought to the exposure of the brighter one, where they clip at the same places. Then:
 
 - 'translation': median threshold bitmaps (Ward 2003) through OpenCV's AlignMTB; whole pixels, nothing is interpolated.
-- 'homography': from there on, the enhanced correlation coefficient (Evangelidis and Psarakis 2008) from coarse to
-  fine, once more without the pixels that do not fit; cubic interpolation, of the gamma-encoded values. Shifts below
-  half a pixel are left alone.
+- 'homography': that, and what most matches of SIFT features agree on (Lowe 2004; RANSAC, MAGSAC), refined by the enhanced
+  correlation coefficient (Evangelidis and Psarakis 2008) without the pixels that do not fit: a turn and a shift, then a
+  homography. The one that fits best is taken, a simpler one where the gain is small; cubic interpolation, of the
+  gamma-encoded values. Shifts below half a pixel are left alone.
 
 It is for the shake of a hand. What moves in the scene, and parallax, is the network's part. Off by default, and for
 benchmark data.
@@ -27,12 +28,21 @@ REFERENCE = 1  # of the three frames
 
 LARGEST_SHIFT = 0.1  # of the width: more is no shake of a hand
 SEARCH_SIDE = 1536  # longest side of the images that ECC works on
-COARSER = (4, 2, 1)  # its levels
 ECC_STEPS, ECC_CHANGE, ECC_BLUR = 60, 1e-6, 5
+ECC_ROUNDS = 2  # each leaves out the pixels that do not fit the result of the one before
+SIFT_FEATURES, SIFT_CONTRAST, SIFT_RATIO = 2000, 0.02, 0.8
+SIFT_SIDE = 32  # of the smallest images in which features are looked for, pixels
+LEAST_MATCHES = 8, 20  # that agree on a similarity, on a homography
+MATCH_ERROR = 1.5  # pixels
+MATCH_ROUNDS, MATCH_SURE = 5000, 0.999
+MISFIT_MOST = 16.0  # of 255: a difference that is larger counts as much; it has moved in the scene
+PRICE = 0.05  # share by which a step to a more general warp must lower the misfit
+COVERED_LEAST = 0.5  # of the frame, by what a warp leaves of it
+COMPARED_LEAST = 0.03  # share of pixels that are neither clipped nor black in both frames; with fewer a frame stays
+COMPARED_RANGE = 5, 250  # of 255
 LEAST_SIDE = 2  # of a bitmap
 BITMAP_EXCLUDED = 4  # of 255; values this near to the median are not counted
-LEAST_GAIN = 1e-4  # in the correlation; a warp that gains less is not applied
-LEAST_SHIFT = 0.5  # pixels; nor one that moves less: interpolation would cost more than it mends
+LEAST_SHIFT = 0.5  # pixels; a warp that moves less is not applied: interpolation would cost more than it mends
 LEAST_CORRELATION = 0.3  # of frames that show the same scene
 OUTLIER, OUTLIER_FLOOR = 4.0, 6.0  # of the median difference, and of 255: such pixels have moved in the scene
 OUTLIER_SIDE = 9  # pixels around them that are left out too
@@ -51,18 +61,22 @@ class Alignment:
         shifts: the largest shift of a corner of each frame, in pixels; 0 for the reference.
         warps: `[3, 3, 3]` float64, from a pixel (x, y, 1) of the reference to one of the frame.
         filled: share of each frame that no pixel of it covers; there stands the reference at the frame's exposure.
+        left: numbers from 1 of the frames that stay where they are, because too little of them can be compared.
     """
 
     method: str
     shifts: tuple[float, ...]
     warps: np.ndarray
     filled: tuple[float, ...]
+    left: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         moved = ', '.join(f'{shift:.1f}' for shift in self.shifts)
         filled = ', '.join(f'{100 * share:.2f}' for share in self.filled)
+        left = ''.join(f'; frame {number} of 3 was left as it is: nearly all of it, or of the middle one, is clipped or '
+                       'black' for number in self.left)
         return (f'aligned by {self.method}: corners moved by {moved} pixels; borders filled from the middle frame: '
-                f'{filled} %')  # fmt: skip
+                f'{filled} %{left}')  # fmt: skip
 
 
 def align(ldrs: np.ndarray, evs: Sequence[float], method: str = HOMOGRAPHY) -> tuple[np.ndarray, Alignment]:
@@ -83,9 +97,12 @@ def align(ldrs: np.ndarray, evs: Sequence[float], method: str = HOMOGRAPHY) -> t
     """
     if method not in METHODS[1:]:
         raise DataError(f'The alignment is one of {", ".join(METHODS)}, not {method!r}.')
-    out, warps, filled = np.empty_like(ldrs), [], []
+    out, warps, filled, left = np.empty_like(ldrs), [], [], []
     for i, frame in enumerate(ldrs):
         warp = np.eye(3) if i == REFERENCE else find_warp(ldrs[REFERENCE], frame, evs[i] - evs[REFERENCE], method)
+        if warp is None:
+            left.append(i + 1)
+            warp = np.eye(3)
         shift = corner_shift(warp, frame.shape[:2])
         if not shift <= LARGEST_SHIFT * frame.shape[1]:
             raise DataError(f'Frame {i + 1} of 3 would have to be moved by {shift:.0f} pixels to match the middle one, '
@@ -95,7 +112,7 @@ def align(ldrs: np.ndarray, evs: Sequence[float], method: str = HOMOGRAPHY) -> t
         out[i], share = _moved(frame, warp, ldrs[REFERENCE], evs[i] - evs[REFERENCE])
         filled.append(share)
     shifts = tuple(corner_shift(warp, ldrs.shape[1:3]) for warp in warps)
-    return out, Alignment(method, shifts, np.stack(warps), tuple(filled))
+    return out, Alignment(method, shifts, np.stack(warps), tuple(filled), tuple(left))
 
 
 def corner_shift(warp: np.ndarray, size: tuple[int, int]) -> float:
@@ -106,8 +123,8 @@ def corner_shift(warp: np.ndarray, size: tuple[int, int]) -> float:
     return float(np.linalg.norm(moved[:, :2] / moved[:, 2:] - corners[:, :2], axis=1).max())
 
 
-def find_warp(reference: np.ndarray, frame: np.ndarray, stops: float, method: str = HOMOGRAPHY) -> np.ndarray:
-    """The warp from the reference's pixels to the frame's, `[3, 3]`.
+def find_warp(reference: np.ndarray, frame: np.ndarray, stops: float, method: str = HOMOGRAPHY) -> np.ndarray | None:
+    """The warp from the reference's pixels to the frame's, `[3, 3]`; None where too little can be compared.
 
     Args:
         reference: `[H, W, 3]` uint16, gamma 2.2.
@@ -125,17 +142,20 @@ def find_warp(reference: np.ndarray, frame: np.ndarray, stops: float, method: st
     if min(small[0].shape) < LEAST_SIDE:
         raise DataError(f'Frames of {frame.shape[1]}x{frame.shape[0]} pixels are too narrow to be aligned; choose '
                         'align=off.')
-    warp, unmoved = _translation(*small), _correlation(*small, np.eye(3))
+    if _compared(*small) < COMPARED_LEAST:
+        return None
+    warps = _by_bitmaps(*small)
     if method == HOMOGRAPHY:
-        warp = _refined(*small, warp)
-    found = _correlation(*small, warp)
-    if max(found, unmoved) < LEAST_CORRELATION:
-        raise DataError(_UNLIKE.format(f'their correlation is {max(found, unmoved):.2f}'))
+        warps = _refined(*small, [*warps, *_by_features(*small)])
+    misfits = [_misfit(*small, warp) * (1 + PRICE * price) for price, warp in warps]
+    warp = warps[int(np.argmin(misfits))][1]
+    alike = max(_correlation(*small, warp), _correlation(*small, np.eye(3)))
+    if alike < LEAST_CORRELATION:
+        raise DataError(_UNLIKE.format(f'their correlation is {alike:.2f}'))
     warp = _rescaled(warp, 1 / scale)
     if method == TRANSLATION and scale < 1:
         warp = _whole_pixels(*greys, warp)
-    worth = found - unmoved > LEAST_GAIN and corner_shift(warp, frame.shape[:2]) > LEAST_SHIFT
-    return warp if worth else np.eye(3)
+    return warp if corner_shift(warp, frame.shape[:2]) > LEAST_SHIFT else np.eye(3)
 
 
 def _grey(encoded: np.ndarray, stops: float) -> np.ndarray:
@@ -152,11 +172,11 @@ def _resized(grey: np.ndarray, scale: float) -> np.ndarray:
     return cv2.resize(grey, size, interpolation=cv2.INTER_AREA)
 
 
-def _translation(reference: np.ndarray, frame: np.ndarray) -> np.ndarray:
-    """The best of several searches: from too coarse a level, bitmaps go astray."""
+def _by_bitmaps(reference: np.ndarray, frame: np.ndarray) -> list[tuple[int, np.ndarray]]:
+    """No warp, and the translations of several searches, each with its price: from too coarse a level bitmaps go astray."""
     most = math.ceil(math.log2(max(LARGEST_SHIFT * max(reference.shape), 2))) + 1  # what is too large is to be seen too
     found = [_bitmap_shift(reference, frame, bits) for bits in range(1, min(most, most_bits(reference)) + 1)]
-    return max(found, key=lambda warp: _correlation(reference, frame, warp))
+    return [(0, np.eye(3)), *((1, warp) for warp in found)]
 
 
 def most_bits(grey: np.ndarray) -> int:
@@ -177,22 +197,83 @@ def _whole_pixels(reference: np.ndarray, frame: np.ndarray, warp: np.ndarray) ->
     return rough @ _bitmap_shift(reference, moved, min(bits, most_bits(reference)))
 
 
-def _refined(reference: np.ndarray, frame: np.ndarray, warp: np.ndarray) -> np.ndarray:
-    """ECC, from coarse to fine, and once more without what moved in the scene."""
-    for factor in COARSER:
-        small = [_resized(grey, 1 / factor) for grey in (reference, frame)]
-        warp = _rescaled(_ecc(*small, _rescaled(warp, 1 / factor), None), factor)
-    return _ecc(reference, frame, warp, _fitting(reference, frame, warp))
+def _refined(
+    reference: np.ndarray, frame: np.ndarray, warps: list[tuple[int, np.ndarray]]
+) -> list[tuple[int, np.ndarray]]:
+    """The warps, each with its price, and what ECC makes of the one that fits best: a turn and a shift, a homography."""
+    warps = list(warps)
+    for price, motion in ((2, cv2.MOTION_EUCLIDEAN), (3, cv2.MOTION_HOMOGRAPHY)):
+        warp = min((warp for _, warp in warps), key=lambda warp: _misfit(reference, frame, warp))
+        for _ in range(ECC_ROUNDS):
+            warp = _ecc(reference, frame, warp, motion)
+            if warp is None:
+                break
+            warps.append((price, warp))
+    return warps
 
 
-def _ecc(reference: np.ndarray, frame: np.ndarray, warp: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+def _misfit(reference: np.ndarray, frame: np.ndarray, warp: np.ndarray) -> float:
+    """The mean difference where the warped frame covers the reference, of 255; what differs much counts as moved."""
+    covered = _warped(np.full(frame.shape, 255, np.uint8), warp, cv2.INTER_NEAREST, cv2.BORDER_CONSTANT) > 0
+    if covered.mean() < COVERED_LEAST:
+        return math.inf
+    blurred = [cv2.GaussianBlur(image, (ECC_BLUR, ECC_BLUR), 0)
+               for image in (reference, _warped(frame, warp, cv2.INTER_LINEAR))]  # fmt: skip
+    difference = np.minimum(cv2.absdiff(*blurred).astype(np.float32), MISFIT_MOST)
+    return float(difference[covered].mean())
+
+
+def _compared(*greys: np.ndarray) -> float:
+    """The share of pixels that are neither clipped nor black in all images."""
+    black, clipped = COMPARED_RANGE
+    return float(np.logical_and.reduce([(black < grey) & (grey < clipped) for grey in greys]).mean())
+
+
+def _by_features(reference: np.ndarray, frame: np.ndarray) -> list[tuple[int, np.ndarray]]:
+    """Warps that many matches of features agree on, each with its price."""
+    if min(reference.shape) < SIFT_SIDE:
+        return []
+    sift = cv2.SIFT_create(SIFT_FEATURES, contrastThreshold=SIFT_CONTRAST)
+    (points, words), (others, theirs) = (sift.detectAndCompute(image, None) for image in (reference, frame))
+    if min(len(points), len(others)) < LEAST_MATCHES[0]:
+        return []
+    pairs = [pair[0] for pair in cv2.BFMatcher(cv2.NORM_L2).knnMatch(words, theirs, k=2)
+             if len(pair) == 2 and pair[0].distance < SIFT_RATIO * pair[1].distance]  # fmt: skip
+    matches = np.array([(points[pair.queryIdx].pt, others[pair.trainIdx].pt) for pair in pairs]).reshape(-1, 2, 2)
+    near = np.linalg.norm(matches[:, 1] - matches[:, 0], axis=1) < 2 * LARGEST_SHIFT * max(reference.shape)
+    a, b = (np.ascontiguousarray(matches[near, side]) for side in (0, 1))
+    found = []
+    if len(a) >= LEAST_MATCHES[0]:
+        similarity, agree = cv2.estimateAffinePartial2D(
+            a, b, method=cv2.RANSAC, ransacReprojThreshold=MATCH_ERROR, maxIters=MATCH_ROUNDS, confidence=MATCH_SURE)
+        if similarity is not None and agree.sum() >= LEAST_MATCHES[0]:
+            found.append((2, np.vstack([similarity, [0, 0, 1]])))
+    if len(a) >= LEAST_MATCHES[1]:
+        homography, agree = cv2.findHomography(
+            a, b, cv2.USAC_MAGSAC, MATCH_ERROR, maxIters=MATCH_ROUNDS, confidence=MATCH_SURE)
+        if homography is not None and agree.sum() >= LEAST_MATCHES[1]:
+            found.append((3, homography))
+    return found
+
+
+def _ecc(reference: np.ndarray, frame: np.ndarray, warp: np.ndarray, motion: int) -> np.ndarray | None:
+    """The warp refined without the pixels that do not fit it; None where that does not converge."""
+    start = warp if motion == cv2.MOTION_HOMOGRAPHY else _rigid(warp)[:2]
     criteria = cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, ECC_STEPS, ECC_CHANGE
-    start = warp.astype(np.float32)
+    mask = _fitting(reference, frame, warp)
     try:
-        found = cv2.findTransformECC(reference, frame, start, cv2.MOTION_HOMOGRAPHY, criteria, mask, ECC_BLUR)[1]
-    except cv2.error as error:
-        raise DataError(_UNLIKE.format(error.err)) from error
-    return found.astype(np.float64) / found[2, 2]
+        found = cv2.findTransformECC(reference, frame, start.astype(np.float32), motion, criteria, mask, ECC_BLUR)[1]
+    except cv2.error:  # it does not converge, or nothing fits
+        return None
+    found = found.astype(np.float64)
+    return found / found[2, 2] if len(found) == 3 else np.vstack([found, [0, 0, 1]])
+
+
+def _rigid(warp: np.ndarray) -> np.ndarray:
+    """A turn and a shift near a warp."""
+    angle = math.atan2(warp[1, 0] - warp[0, 1], warp[0, 0] + warp[1, 1])
+    c, s = math.cos(angle), math.sin(angle)
+    return np.array([[c, -s, warp[0, 2]], [s, c, warp[1, 2]], [0, 0, 1]])
 
 
 def _fitting(reference: np.ndarray, frame: np.ndarray, warp: np.ndarray) -> np.ndarray:
