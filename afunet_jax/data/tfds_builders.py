@@ -120,7 +120,7 @@ class SceneConfig(tfds.core.BuilderConfig):
 
 
 class _SceneInfo(tfds.core.DatasetInfo):
-    """TFDS's own looks in Google's bucket, which has nothing of ours, and leaves an empty temporary folder each time."""
+    """TFDS's own looks in Google's bucket, which has nothing of ours, and leaves an empty folder in /tmp each time."""
 
     def initialize_from_bucket(self) -> None:
         pass

@@ -3,10 +3,10 @@
 Both frames of a pair are brought to the exposure of the brighter one, where they clip at the same places. Then:
 
 - 'translation': median threshold bitmaps (Ward 2003) through OpenCV's AlignMTB; whole pixels, nothing is interpolated.
-- 'homography': that, and what most matches of SIFT features agree on (Lowe 2004; RANSAC, MAGSAC), refined by the enhanced
-  correlation coefficient (Evangelidis and Psarakis 2008) without the pixels that do not fit: a turn and a shift, then a
-  homography. The one that fits best is taken, a simpler one where the gain is small; cubic interpolation, of the
-  gamma-encoded values. Shifts below half a pixel are left alone.
+- 'homography': that, and what most matches of SIFT features agree on (Lowe 2004; RANSAC, MAGSAC), refined by the
+  enhanced correlation coefficient (Evangelidis and Psarakis 2008) without the pixels that do not fit: a turn and a
+  shift, then a homography. The one that fits best is taken, a simpler one where the gain is small; cubic interpolation,
+  of the gamma-encoded values. Shifts below half a pixel are left alone.
 
 It is for the shake of a hand. What moves in the scene, and parallax, is the network's part. Off by default, and for
 benchmark data.
@@ -73,8 +73,8 @@ class Alignment:
     def __str__(self) -> str:
         moved = ', '.join(f'{shift:.1f}' for shift in self.shifts)
         filled = ', '.join(f'{100 * share:.2f}' for share in self.filled)
-        left = ''.join(f'; frame {number} of 3 was left as it is: nearly all of it, or of the middle one, is clipped or '
-                       'black' for number in self.left)
+        left = ''.join(f'; frame {number} of 3 was left as it is: nearly all of it, or of the middle one, is clipped '
+                       'or black' for number in self.left)
         return (f'aligned by {self.method}: corners moved by {moved} pixels; borders filled from the middle frame: '
                 f'{filled} %{left}')  # fmt: skip
 
@@ -173,7 +173,7 @@ def _resized(grey: np.ndarray, scale: float) -> np.ndarray:
 
 
 def _by_bitmaps(reference: np.ndarray, frame: np.ndarray) -> list[tuple[int, np.ndarray]]:
-    """No warp, and the translations of several searches, each with its price: from too coarse a level bitmaps go astray."""
+    """No warp, and the translations of several searches, with prices: from too coarse a level bitmaps go astray."""
     most = math.ceil(math.log2(max(LARGEST_SHIFT * max(reference.shape), 2))) + 1  # what is too large is to be seen too
     found = [_bitmap_shift(reference, frame, bits) for bits in range(1, min(most, most_bits(reference)) + 1)]
     return [(0, np.eye(3)), *((1, warp) for warp in found)]
@@ -200,7 +200,7 @@ def _whole_pixels(reference: np.ndarray, frame: np.ndarray, warp: np.ndarray) ->
 def _refined(
     reference: np.ndarray, frame: np.ndarray, warps: list[tuple[int, np.ndarray]]
 ) -> list[tuple[int, np.ndarray]]:
-    """The warps, each with its price, and what ECC makes of the one that fits best: a turn and a shift, a homography."""
+    """The warps with their prices, and what ECC makes of the best one: a turn and a shift, then a homography."""
     warps = list(warps)
     for price, motion in ((2, cv2.MOTION_EUCLIDEAN), (3, cv2.MOTION_HOMOGRAPHY)):
         warp = min((warp for _, warp in warps), key=lambda warp: _misfit(reference, frame, warp))

@@ -367,8 +367,8 @@ def _choice_notes(
     listed = ' and '.join(f'{step:.2f}' for step in steps)
     if len(frames) > EXPOSURES:
         names = ', '.join(frames[i].path.name for i in three)
-        notes.append(f'of {len(frames)} frames these were chosen: {names}. Their steps are {listed} EV ({suitable}), and '
-                     f'{covered:.0%} of the pixels are well exposed in one of them.')
+        notes.append(f'of {len(frames)} frames these were chosen: {names}. Their steps are {listed} EV ({suitable}), '
+                     f'and {covered:.0%} of the pixels are well exposed in one of them.')
     if steps.max() - most > FAR_STEP:
         warnings.warn(f'{frames[three[0]].path.parent}: the steps between the frames are {listed} EV, far from the '
                       f'{suitable}: expect errors. Choose frames {least:g} to {most:g} EV apart.',

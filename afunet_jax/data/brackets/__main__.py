@@ -33,8 +33,8 @@ def _parser() -> argparse.ArgumentParser:
     add('--height', type=int, default=256, help='pixels (default %(default)s)')
     add('--width', type=int, default=384, help='pixels (default %(default)s)')
     add('--seed', type=int, default=0, help='0 or more (default %(default)s)')
-    add('--evs', type=float, nargs=3, metavar='EV', help='exposures of every scene, as 0 2 4 (default: steps of 1, 2 and '
-        '3 EV)')
+    add('--evs', type=float, nargs=3, metavar='EV',
+        help='exposures of every scene, as 0 2 4 (default: steps of 1, 2 and 3 EV)')
     add('--procedural', type=float, default=Shares.procedural,
         help='share of scenes of afunet_jax.data.synthetic (default %(default)s)')
     add('--static', type=float, default=Shares.static, help='share of still scenes (default %(default)s)')

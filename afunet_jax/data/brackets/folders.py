@@ -60,8 +60,8 @@ class Request:
         if self.evs is not None and not (
             len(self.evs) == 3 and self.evs[0] == 0 and 0 < self.evs[1] < self.evs[2] <= MAX_EV
         ):
-            raise DataError(f'Brackets: give three rising exposures from 0 to at most {MAX_EV:g} EV, such as 0 2 4, not '
-                            f'{list(self.evs)}.')
+            raise DataError(f'Brackets: give three rising exposures from 0 to at most {MAX_EV:g} EV, such as 0 2 4, '
+                            f'not {list(self.evs)}.')
         for name, share in dataclasses.asdict(self.shares).items():
             if not (math.isfinite(share) and 0 <= share <= 1):
                 raise DataError(f'Brackets: the share {name} must be 0 to 1, it is {share}.')
