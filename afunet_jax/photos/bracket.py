@@ -29,7 +29,7 @@ from afunet_jax.photos.frames import (
 )
 
 # EV between neighbouring frames, least and most. The weights saw 1, 2 and 3, equal in a bracket; between those and
-# with unequal steps they are as good (docs/model_card.md).
+# with unequal steps they are within 1.6 dB, above 3 they are not (docs/model_card.md).
 TRAINED_STEPS = (1.0, 3.0)
 SMALLEST_STEP = 0.25  # EV; frames closer than this count as one exposure
 STEP_BIN = 1 / 3  # EV; brackets whose steps miss the trained ones by as much count as equally near
