@@ -146,9 +146,11 @@ def find_warp(reference: np.ndarray, frame: np.ndarray, stops: float, method: st
         return None
     warps = _by_bitmaps(*small)
     if method == HOMOGRAPHY:
-        warps = _refined(*small, [*warps, *_by_features(*small)])
-    misfits = [_misfit(*small, warp) * (1 + PRICE * price) for price, warp in warps]
-    warp = warps[int(np.argmin(misfits))][1]
+        warps += _by_features(*small)
+    fits = [(_misfit(*small, warp), price, warp) for price, warp in warps]
+    if method == HOMOGRAPHY:
+        fits = _refined(*small, fits)
+    warp = min(fits, key=lambda fit: fit[0] * (1 + PRICE * fit[1]))[2]
     alike = max(_correlation(*small, warp), _correlation(*small, np.eye(3)))
     if alike < LEAST_CORRELATION:
         raise DataError(_UNLIKE.format(f'their correlation is {alike:.2f}'))
@@ -198,18 +200,18 @@ def _whole_pixels(reference: np.ndarray, frame: np.ndarray, warp: np.ndarray) ->
 
 
 def _refined(
-    reference: np.ndarray, frame: np.ndarray, warps: list[tuple[int, np.ndarray]]
-) -> list[tuple[int, np.ndarray]]:
-    """The warps with their prices, and what ECC makes of the best one: a turn and a shift, then a homography."""
-    warps = list(warps)
+    reference: np.ndarray, frame: np.ndarray, fits: list[tuple[float, int, np.ndarray]]
+) -> list[tuple[float, int, np.ndarray]]:
+    """Warps with misfit and price, and what ECC makes of the best one: a turn and a shift, then a homography."""
+    fits = list(fits)
     for price, motion in ((2, cv2.MOTION_EUCLIDEAN), (3, cv2.MOTION_HOMOGRAPHY)):
-        warp = min((warp for _, warp in warps), key=lambda warp: _misfit(reference, frame, warp))
+        warp = min(fits, key=lambda fit: fit[0])[2]
         for _ in range(ECC_ROUNDS):
             warp = _ecc(reference, frame, warp, motion)
             if warp is None:
                 break
-            warps.append((price, warp))
-    return warps
+            fits.append((_misfit(reference, frame, warp), price, warp))
+    return fits
 
 
 def _misfit(reference: np.ndarray, frame: np.ndarray, warp: np.ndarray) -> float:

@@ -348,12 +348,12 @@ def choose_three(
         rank = (round(missed / STEP_BIN), -round(covered / COVERED_BIN), -round(steps.sum() / STEP_BIN),
                 round(abs(steps[1] - steps[0]) / STEP_BIN), -round(well / COVERED_BIN))  # fmt: skip
         if best is None or rank < best[0]:
-            best = rank, three, missed, covered, steps
+            best = rank, three, covered, steps
     if best is None:
         listed = ', '.join(f'{frames[i].path.name} {evs[i] - evs[order[0]]:+.2f}' for i in order)
         raise DataError(f'{frames[0].path.parent}: three exposures at least {SMALLEST_STEP} EV apart are needed, the '
                         f'frames have {listed} EV. Take the photos with exposure bracketing.')
-    _, three, missed, covered, steps = best
+    _, three, covered, steps = best
     return three, _choice_notes(frames, three, trained_steps, covered, steps)
 
 
