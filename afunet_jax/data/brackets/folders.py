@@ -14,8 +14,7 @@ import cv2
 from afunet_jax.data.brackets.compose import Shares, make_bracket
 from afunet_jax.data.brackets.sources import SPLITS, PathLike, Source, read_sources
 from afunet_jax.data.progress import ProgressLine
-from afunet_jax.data.scenes import MAX_EV
-from afunet_jax.data.synthetic.folders import SMALLEST, write_scene, write_whole
+from afunet_jax.data.synthetic.folders import SMALLEST, check_evs, write_scene, write_whole
 from afunet_jax.errors import DataError
 
 Progress = Callable[[int, int, str], None]
@@ -57,11 +56,7 @@ class Request:
                             f'not {self.height}x{self.width}.')
         if self.seed < 0:
             raise DataError(f'Brackets: the seed must be 0 or more, it is {self.seed}.')
-        if self.evs is not None and not (
-            len(self.evs) == 3 and self.evs[0] == 0 and 0 < self.evs[1] < self.evs[2] <= MAX_EV
-        ):
-            raise DataError(f'Brackets: give three rising exposures from 0 to at most {MAX_EV:g} EV, such as 0 2 4, '
-                            f'not {list(self.evs)}.')
+        check_evs('Brackets', self.evs)
         for name, share in dataclasses.asdict(self.shares).items():
             if not (math.isfinite(share) and 0 <= share <= 1):
                 raise DataError(f'Brackets: the share {name} must be 0 to 1, it is {share}.')

@@ -5,11 +5,11 @@ import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from afunet_jax import image_io
 from afunet_jax.data.progress import ProgressLine
-from afunet_jax.data.scenes import Scene
+from afunet_jax.data.scenes import MAX_EV, Scene
 from afunet_jax.data.synthetic.compose import make_scene
 from afunet_jax.errors import DataError
 
@@ -51,10 +51,14 @@ def _check(train: int, test: int, height: int, width: int, seed: int, evs) -> No
         )
     if seed < 0:
         raise DataError(f'Synthetic scenes: the seed must be 0 or more, it is {seed}.')
-    rising = evs is None or (len(evs) == 3 and evs[0] == 0 and 0 < evs[1] < evs[2])
-    if not rising:
+    check_evs('Synthetic scenes', evs)
+
+
+def check_evs(what: str, evs: Sequence[float] | None) -> None:
+    """Raises a `DataError` unless `evs` are exposures that the readers accept, from 0 stops; None draws them."""
+    if evs is not None and not (len(evs) == 3 and evs[0] == 0 and 0 < evs[1] < evs[2] <= MAX_EV):
         raise DataError(
-            f'Synthetic scenes: give three rising exposures from 0, such as 0 2 4, not {list(evs)}.'
+            f'{what}: give three rising exposures from 0 to at most {MAX_EV:g} EV, such as 0 2 4, not {list(evs)}.'
         )
 
 
