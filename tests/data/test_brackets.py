@@ -171,6 +171,27 @@ def test_exposures_may_be_given(owned):
     np.testing.assert_allclose(np.log2(linear[2] / linear[1])[dark], 2.5, atol=0.05)
 
 
+def test_steps_may_be_drawn_equal_or_not_and_the_rest_of_the_scene_stays(owned):
+    made = [brackets.make_bracket(3, 'train', k, *SIZE, (), PAINTED, steps=(0.5, 3.5)) for k in range(40)]
+    steps = np.diff([scene.evs for scene, _ in made])
+    assert 0.5 <= steps.min() < 0.8 and 3.2 < steps.max() <= 3.5
+    equal = np.isclose(*steps.T, atol=1e-6)
+    assert 0.4 < equal.mean() < 0.8 and len(np.unique(steps[equal, 0])) > 15
+    given, _ = brackets.make_bracket(3, 'train', 0, *SIZE, owned['train'], REAL, evs=(0, 2, 4))
+    drawn, record = brackets.make_bracket(3, 'train', 0, *SIZE, owned['train'], REAL, steps=(2, 2))
+    assert record['evs'] == [0, 2, 4]
+    np.testing.assert_array_equal(drawn.ldrs, given.ldrs)
+
+
+def test_drawn_steps_are_read_back_as_they_were_made(tmp_path):
+    request = brackets.Request(4, 0, 0, 32, 48, shares=PAINTED, steps=(0.5, 3.5))
+    records = brackets.write_brackets(tmp_path / 'set', None, request, progress=None)
+    found = find_scenes(tmp_path / 'set', get_layout('synthetic'), 'train')
+    for files, record in zip(found, records, strict=True):
+        np.testing.assert_array_equal(read_scene(files).evs, np.float32(record['evs']))
+    assert json.loads((tmp_path / 'set' / folders.MANIFEST).read_text())['steps'] == [0.5, 3.5]
+
+
 def chroma(label):
     """Distance from grey as a share of luminance, the median over the picture."""
     grey = label.mean(-1)
@@ -428,6 +449,8 @@ def test_a_photograph_is_no_panorama(images):
     ({'height': 16}, '16x48'), ({'seed': -1}, 'seed'), ({'shares': brackets.Shares(static=1.5)}, 'static.*1.5'),
     ({'shares': brackets.Shares(srgb=math.nan)}, 'srgb'), ({'evs': (0, 2, 2)}, 'three rising.*0, 2, 2'),
     ({'evs': (1, 2, 3)}, 'rising exposures from 0'), ({'evs': (0, 2, math.inf)}, 'inf'), ({'evs': (0, 2, 61)}, '60 EV'),
+    ({'steps': (3, 2)}, 'rising.*3, 2'), ({'steps': (0, 2)}, '0.1'), ({'steps': (1, 31)}, '30 EV'),
+    ({'steps': (1, math.nan)}, 'nan'), ({'steps': (1, 2), 'evs': (0, 2, 4)}, 'not both'),
 ])
 def test_a_wrong_request_is_refused(tmp_path, change, told):
     with pytest.raises(DataError, match=told):
@@ -460,7 +483,9 @@ def test_the_command_writes_a_set_and_a_sheet(images, tmp_path, capsys):
         assert image_io.read_ldr(sheet).std() > 1000
     assert main([f'--hdr={images}', *sizes, f'--out={tmp_path / "other"}']) == 1  # the package's images are not there
     assert 'missing' in capsys.readouterr().err and not (tmp_path / 'other').exists()
-    assert main([*sizes, '--procedural=1', f'--out={tmp_path / "painted"}']) == 0
+    assert main([*sizes, '--procedural=1', '--steps', '1.5', '1.5', f'--out={tmp_path / "painted"}']) == 0
+    assert [s['evs'] for s in json.loads((tmp_path / 'painted' / folders.MANIFEST).read_text())['scenes']] == [
+        [0, 1.5, 3]] * 2
     for wrong in ([], [f'--out={tmp_path / "x"}']):
         with pytest.raises(SystemExit, match='2'):
             main(wrong)

@@ -35,6 +35,8 @@ def _parser() -> argparse.ArgumentParser:
     add('--seed', type=int, default=0, help='0 or more (default %(default)s)')
     add('--evs', type=float, nargs=3, metavar='EV',
         help='exposures of every scene, as 0 2 4 (default: steps of 1, 2 and 3 EV)')
+    add('--steps', type=float, nargs=2, metavar=('LEAST', 'MOST'),
+        help='draw the steps between exposures from this range of EV, as 0.7 3.5, equal or not')
     add('--procedural', type=float, default=Shares.procedural,
         help='share of scenes of afunet_jax.data.synthetic (default %(default)s)')
     add('--static', type=float, default=Shares.static, help='share of still scenes (default %(default)s)')
@@ -56,7 +58,7 @@ def _write_sheet(args: argparse.Namespace, request: Request) -> None:
     sources = read_sources(args.hdr, args.sources, (args.sheet_split,))[args.sheet_split] if real else ()
     scenes = [
         make_bracket(request.seed, args.sheet_split, k, request.height, request.width, sources, request.shares,
-                     evs=request.evs)[0]
+                     evs=request.evs, steps=request.steps)[0]
         for k in range(SHEET_SCENES)
     ]
     image_io.write_ldr(args.sheet, contact_sheet(scenes, args.sheet_width))
@@ -72,8 +74,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if args.procedural < 1 and not args.hdr:
         parser.error('give --hdr=FOLDER, or --procedural=1 to do without real images')
     shares = Shares(procedural=args.procedural, static=args.static, graded=args.graded)
-    evs = None if args.evs is None else tuple(args.evs)
-    request = Request(args.train, args.validation, args.test, args.height, args.width, args.seed, shares, evs)
+    evs, steps = (None if given is None else tuple(given) for given in (args.evs, args.steps))
+    request = Request(args.train, args.validation, args.test, args.height, args.width, args.seed, shares, evs, steps)
     try:
         request.check()
         if args.out:

@@ -17,6 +17,8 @@ from afunet_jax.data.synthetic.sensor import Noise, brightness, expose
 from afunet_jax.data.synthetic.textures import GREY_WEIGHTS
 
 EV_STEPS = {1: 0.25, 2: 0.45, 3: 0.3}  # stops between exposures, and their shares: most brackets have 2
+EQUAL_STEPS = 0.6  # share of brackets of drawn steps whose two are the same: as a camera takes them
+EV_DIGITS = 2  # decimals of drawn exposures: what their file shows is what they are
 # Electrons at saturation halve with each doubling of ISO; read noise in electrons falls a little (amplified
 # before it is read). 30000 and 4 are data.synthetic's sensor, a small one; ISO 3200 is a poor evening.
 SENSORS = {100: Noise(30000, 4.0), 400: Noise(7500, 3.2), 800: Noise(3750, 2.8), 1600: Noise(1875, 2.5),
@@ -206,9 +208,16 @@ def _draw(rng, table: dict):
     return list(table)[rng.choice(len(table), p=list(table.values()))]
 
 
+def draw_evs(rng: np.random.Generator, steps: tuple[float, float]) -> tuple[float, float, float]:
+    """Exposures from 0 whose two steps lie between `steps`, in stops, equal in a share `EQUAL_STEPS` of draws."""
+    first, second = rng.uniform(*steps, 2).round(EV_DIGITS)
+    return 0.0, first, round(first + (first if rng.random() < EQUAL_STEPS else second), EV_DIGITS)
+
+
 def make_bracket(
     seed: int, split: str, index: int, height: int, width: int, sources: tuple[Source, ...],
     shares: Shares = Shares(), noise: Noise | None = None, evs: tuple[float, float, float] | None = None,
+    steps: tuple[float, float] | None = None,
 ) -> tuple[Scene, dict]:
     """One scene, the same for the same arguments whatever else is made.
 
@@ -220,7 +229,9 @@ def make_bracket(
         sources: of this split, for backdrop and cut-outs; may be empty if all scenes are procedural.
         shares: how many scenes are what.
         noise: of the sensor; None draws one of `SENSORS`.
-        evs: exposures in stops, from 0, rising; None draws steps of `EV_STEPS`, equal in a scene.
+        evs: exposures in stops, from 0, rising; None draws them.
+        steps: least and most stops between two exposures, to be drawn from, also unequal ones; None: those of
+            `EV_STEPS`, equal in a scene. Of no effect beside `evs`.
 
     Returns:
         The scene, and the record of what it is. Its label is the radiance that the middle exposure saw, clipped to
@@ -231,7 +242,9 @@ def make_bracket(
     step, iso = _draw(choices, EV_STEPS), _draw(choices, ISO_SHARES)
     bits = 8 if choices.random() < shares.eight_bit else 16
     curve = 'srgb' if choices.random() < shares.srgb else 'gamma'
-    evs = np.array([0, step, 2 * step] if evs is None else evs, np.float32)
+    if evs is None:
+        evs = (0, step, 2 * step) if steps is None else draw_evs(rng(6), steps)
+    evs = np.array(evs, np.float32)
     times, static = hdr.exposure_time(evs), is_static(index, shares)
     motion, procedural = float(not static), is_procedural(index, shares)
     if procedural:

@@ -14,6 +14,7 @@ import cv2
 from afunet_jax.data.brackets.compose import Shares, make_bracket
 from afunet_jax.data.brackets.sources import SPLITS, PathLike, Source, read_sources
 from afunet_jax.data.progress import ProgressLine
+from afunet_jax.data.scenes import MAX_EV
 from afunet_jax.data.synthetic.folders import SMALLEST, check_evs, write_scene, write_whole
 from afunet_jax.errors import DataError
 
@@ -21,6 +22,7 @@ Progress = Callable[[int, int, str], None]
 MANIFEST = 'brackets.json'
 GENERATOR = 'afunet_jax.data.brackets'
 VERSION = 1  # raise it when the same seed gives other pixels
+LEAST_STEP = 0.1  # EV: less is no bracket
 LARGEST_COUNT = 1_000_000  # of scenes of a split: then procedural scenes of two splits are never the same
 
 
@@ -33,7 +35,8 @@ class Request:
         height, width: pixels.
         seed: 0 or more.
         shares: how many scenes are what.
-        evs: exposures of every scene in stops, from 0, rising; None draws steps of 1 to 3 EV.
+        evs: exposures of every scene in stops, from 0, rising; None draws them.
+        steps: least and most stops between two exposures, to be drawn from; None: 1, 2 and 3 EV. Not beside `evs`.
     """
 
     train: int
@@ -44,6 +47,7 @@ class Request:
     seed: int = 0
     shares: Shares = Shares()
     evs: tuple[float, float, float] | None = None
+    steps: tuple[float, float] | None = None
 
     def check(self) -> None:
         """Raises a `DataError` that names the value that breaks a rule."""
@@ -57,9 +61,20 @@ class Request:
         if self.seed < 0:
             raise DataError(f'Brackets: the seed must be 0 or more, it is {self.seed}.')
         check_evs('Brackets', self.evs)
+        self._check_steps()
         for name, share in dataclasses.asdict(self.shares).items():
             if not (math.isfinite(share) and 0 <= share <= 1):
                 raise DataError(f'Brackets: the share {name} must be 0 to 1, it is {share}.')
+
+    def _check_steps(self) -> None:
+        if self.steps is None:
+            return
+        if self.evs is not None:
+            raise DataError('Brackets: give either the exposures (evs) or the range of their steps, not both.')
+        least, most = self.steps
+        if not LEAST_STEP <= least <= most <= MAX_EV / 2:
+            raise DataError(f'Brackets: the steps must be two rising numbers from {LEAST_STEP:g} to '
+                            f'{MAX_EV / 2:g} EV, such as 0.7 3.5, not {list(self.steps)}.')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,7 +98,8 @@ def jobs_of(request: Request) -> list[Job]:
 def _write_one(whole: pathlib.Path, request: Request, job: Job, sources: tuple[Source, ...]) -> dict:
     """Makes and writes one scene; its record."""
     scene, record = make_bracket(
-        request.seed, job.split, job.index, request.height, request.width, sources, request.shares, evs=request.evs)
+        request.seed, job.split, job.index, request.height, request.width, sources, request.shares, evs=request.evs,
+        steps=request.steps)
     write_scene(whole / job.place, scene)
     return {'folder': job.place, **record}
 
