@@ -28,14 +28,14 @@ from afunet_jax.photos.frames import (
     read_frame,
 )
 
-# EV between neighbouring frames, least and most. The weights saw 1, 2 and 3, equal in a bracket; between those and
-# with unequal steps they are within 1.6 dB, above 3 they are not (docs/model_card.md).
+# EV between neighbouring frames, least and most, to choose by. The weights saw 0.7 to 4, equal or not; within 1 to 3
+# they are best, at 4 they lose 1.6 to 2.5 dB (docs/model_card.md).
 TRAINED_STEPS = (1.0, 3.0)
 SMALLEST_STEP = 0.25  # EV; frames closer than this count as one exposure
 STEP_BIN = 1 / 3  # EV; brackets whose steps miss the trained ones by as much count as equally near
 COVERED_BIN = 0.01  # share of pixels
 COVERED_DARK = 0.005  # linear share of full scale: darker is too noisy to count as exposed
-FAR_STEP = 0.75  # EV above the trained steps, from which the user is warned
+FAR_STEP = 1.25  # EV above the trained steps, from which the user is warned
 SHOWN = 5  # names in a message
 CLIPPED_SHARE = 0.01  # of the short frame, above which the user is told
 
