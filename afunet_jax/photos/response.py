@@ -10,10 +10,12 @@ measures. 16-bit TIFF and PNG: the curve of their ICC profile, and gamma 2.2 wit
 
 import dataclasses
 import functools
+import itertools
 from collections.abc import Sequence
 
 import cv2
 import numpy as np
+from scipy import optimize
 
 from afunet_jax import hdr
 from afunet_jax.errors import DataError
@@ -28,13 +30,16 @@ ROWS_AT_ONCE = 256  # of float images, to keep temporaries small
 
 SRGB_THRESHOLD, SRGB_SLOPE, SRGB_OFFSET, SRGB_POWER = 0.04045, 12.92, 0.055, 2.4  # IEC 61966-2-1
 
-SAMPLES_SIDE = 14  # 14 * 14 places are given to Debevec and Malik's method
-SMOOTHNESS = 30.0  # lambda of their Eq. (3)
 SAMPLE_SIDE = 640  # longest side of the images that samples are taken from
 FLAT_SIDE = 5  # pixels; a sample's neighbourhood must be flat
 SAMPLE_LEVELS = 32  # samples are spread over so many levels of brightness
+SAMPLES_A_LEVEL = 128
 FEWEST_SAMPLES = 49
-RESPONSE_ENDS = 3, 252  # beyond them noise and clipping decide: the curve goes on straight, in log and linearly
+MEASURED = 3, 252  # stored values that count: beyond them noise and clipping decide
+STYLE_TERMS = 5  # of the polynomial by which a camera's curve differs from sRGB
+STYLE_PRIOR = 0.5  # standard deviation of each, where the photos do not say
+VALUE_ERROR = 1.0  # standard deviation of a stored value: rounding, noise, compression
+LOG_ERROR = 0.03  # of the logarithm of light: what is not the same in two frames
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,10 +127,12 @@ def default_curve(kind: str, bits: int) -> str:
 
 
 def estimate_response(images: Sequence[np.ndarray], evs: Sequence[float]) -> ToneCurve:
-    """A camera's response from a bracket, after Debevec and Malik, SIGGRAPH 1997, through OpenCV.
+    """A camera's response from a bracket, in the way of Debevec and Malik, SIGGRAPH 1997, Eq. (2).
 
-    Their method gets samples from flat places that grow brighter from frame to frame, spread over all levels; one
-    curve is taken for the three channels (their geometric mean), so that greys stay grey.
+    Where a place holds the values i and j in two frames, log L(j) - log L(i) is the logarithm of the ratio of their
+    exposures. Their L is free at every value and smooth; here it is sRGB whose slope d log L / d log z is multiplied by
+    exp(a polynomial of z), which rises always and has so few unknowns that noise, compression and motion, whose
+    equations Cauchy's loss leaves out, do not bend it. The three channels have one curve, so that greys stay grey.
 
     Args:
         images: `[H, W, 3]` uint8 each, two or more, of one scene, in any order.
@@ -142,11 +149,38 @@ def estimate_response(images: Sequence[np.ndarray], evs: Sequence[float]) -> Ton
                         'Choose curve=auto, or one of ' + ', '.join(NAMED) + '.')
     order = np.argsort(evs)
     samples = _flat_samples([_shrunk(images[i]) for i in order])
-    times = np.exp2(np.asarray(evs, np.float64)[order] - np.mean(evs)).astype(np.float32)
-    calibrate = cv2.createCalibrateDebevec(SAMPLES_SIDE**2, SMOOTHNESS, False)
-    response = calibrate.process(samples, times).reshape(256, 3)
-    logs = np.log(np.maximum(response.astype(np.float64), np.finfo(np.float32).tiny)).mean(1)
-    return ToneCurve('estimated', _tidied(logs)[:, None])
+    darker, brighter, stops = _pairs(samples, np.asarray(evs, np.float64)[order])
+    slope = np.gradient(_style_logs(np.zeros(STYLE_TERMS)))
+    error = np.sqrt(VALUE_ERROR**2 * (slope[darker - 1] ** 2 + slope[brighter - 1] ** 2) + LOG_ERROR**2)
+
+    def residuals(style: np.ndarray) -> np.ndarray:
+        logs = _style_logs(style)
+        return (logs[brighter - 1] - logs[darker - 1] - stops * np.log(2)) / error
+
+    def residuals_and_prior(style):
+        return np.concatenate([residuals(style), style / STYLE_PRIOR])
+
+    found = optimize.least_squares(residuals_and_prior, np.zeros(STYLE_TERMS), loss='cauchy')
+    return ToneCurve('estimated', np.concatenate([[0.0], np.exp(_style_logs(found.x))])[:, None])
+
+
+def _style_logs(style: np.ndarray) -> np.ndarray:
+    """Logarithms of the linear values of the stored ones from 1 to 255, rising to 0."""
+    stored = np.arange(1, 256) / 255
+    base = np.gradient(np.log(srgb_to_linear(stored)), np.log(stored))
+    slope = base * np.exp(np.polynomial.chebyshev.chebval(2 * stored - 1, style))
+    logs = np.concatenate([[0.0], np.cumsum((slope[1:] + slope[:-1]) / 2 * np.diff(np.log(stored)))])
+    return logs - logs[-1]
+
+
+def _pairs(samples: list[np.ndarray], evs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Values of the same places and channels in two frames that both hold them, and the stops between the frames."""
+    found = []
+    for i, j in itertools.combinations(range(len(evs)), 2):
+        both = (samples[i] > 0) & (samples[i] < samples[j])
+        found.append((samples[i][both], samples[j][both], np.full(both.sum(), evs[j] - evs[i])))
+    darker, brighter, stops = map(np.concatenate, zip(*found))
+    return darker.astype(int), brighter.astype(int), stops
 
 
 def _shrunk(image: np.ndarray) -> np.ndarray:
@@ -156,32 +190,25 @@ def _shrunk(image: np.ndarray) -> np.ndarray:
 
 
 def _flat_samples(images: list[np.ndarray]) -> list[np.ndarray]:
-    """Each image's values at the same flat places, as images of which OpenCV takes every pixel."""
-    greens = np.stack([image[..., 1].astype(np.float32) for image in images])
-    spread = np.zeros(greens.shape[1:], np.float32)
+    """Each image's values at the same flat places, `[n, 3]`, spread over all levels.
+
+    They are means of the neighbourhoods, against noise and compression; 0 where a value there is not within `MEASURED`.
+    """
     kernel = np.ones((FLAT_SIDE, FLAT_SIDE), np.uint8)
-    for green in greens:
-        spread = np.maximum(spread, cv2.dilate(green, kernel) - cv2.erode(green, kernel))
+    values, greens = [], np.stack([image[..., 1].astype(np.float32) for image in images])
+    spread = np.zeros(greens.shape[1:], np.float32)
+    for image in images:
+        least, most = cv2.erode(image, kernel), cv2.dilate(image, kernel)
+        held = (least >= MEASURED[0]) & (most <= MEASURED[1])
+        values.append(np.where(held, cv2.blur(image, (FLAT_SIDE, FLAT_SIDE)), 0))
+        spread = np.maximum(spread, most[..., 1].astype(np.float32) - least[..., 1])
     rising = (np.diff(greens, axis=0) >= 0).all(0) & (greens[-1] > greens[0])
     level = np.argsort(np.argsort(greens.mean(0), axis=None)).reshape(spread.shape) * SAMPLE_LEVELS // spread.size
-    wanted = SAMPLES_SIDE**2
     chosen = []
     for one in range(SAMPLE_LEVELS):
         places = np.flatnonzero(rising & (level == one))
-        chosen.extend(places[np.argsort(spread.flat[places], kind='stable')][:-(-wanted // SAMPLE_LEVELS)])
+        chosen.extend(places[np.argsort(spread.flat[places], kind='stable')][:SAMPLES_A_LEVEL])
     if len(chosen) < FEWEST_SAMPLES:
         raise DataError(f'A tone curve cannot be estimated: only {len(chosen)} places grow brighter with the exposure, '
                         f'{FEWEST_SAMPLES} are needed. Check the order of the exposures, or choose a curve.')
-    chosen = np.resize(np.array(chosen), wanted)
-    return [image.reshape(-1, 3)[chosen].reshape(SAMPLES_SIDE, SAMPLES_SIDE, 3) for image in images]
-
-
-def _tidied(logs: np.ndarray) -> np.ndarray:
-    """A rising curve, 0 at 0 and 1 at 255, from log exposures."""
-    low, high = RESPONSE_ENDS
-    linear = np.exp(logs - logs[high])
-    linear[:low] = linear[low] * np.arange(low) / low
-    slope = (logs[high] - logs[high - 10]) / 10
-    linear[high:] = np.exp(np.maximum(slope, 0) * np.arange(256 - high))
-    linear = np.maximum.accumulate(linear)
-    return linear / linear[-1]
+    return [one.reshape(-1, 3)[chosen] for one in values]

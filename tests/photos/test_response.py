@@ -1,5 +1,6 @@
 """Tone curves: full scale stays, gamma 2.2 stays bit for bit, a camera's curve is found again."""
 
+import cv2
 import numpy as np
 import pytest
 from photo_files import expose, scene, srgb
@@ -105,6 +106,30 @@ def test_motion_does_not_disturb_the_estimate():
     moved = response.estimate_response(images, [0, 2, 4])
     values = np.arange(40, 240)
     assert np.abs(np.log2(moved.table[values] / still.table[values])).max() < 0.15
+
+
+CAMERAS = {
+    'gamma': lambda linear: linear ** (1 / 2.2), 'srgb': srgb,
+    'contrast': lambda linear: 0.5 * srgb(linear) + 0.5 * srgb(linear) ** 2 * (3 - 2 * srgb(linear)), 'style': camera,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize('name', CAMERAS)
+def test_finds_a_cameras_curve_in_jpegs_of_a_crowd(name):
+    # Noise, compression, and half of the picture elsewhere in each frame.
+    radiance, noise = scene(240, 320, stops=9), np.random.RandomState(1)
+    images = []
+    for ev in (0, 2, 4):
+        moved = radiance.copy()
+        moved[:, 80:240] = np.roll(radiance[:, 80:240], 23 * ev, axis=0)
+        encoded = CAMERAS[name](expose(moved, ev)) + 0.01 * noise.randn(*moved.shape)
+        whole = np.rint(255 * np.clip(encoded, 0, 1)).astype(np.uint8)
+        images.append(cv2.imdecode(cv2.imencode('.jpg', whole, [cv2.IMWRITE_JPEG_QUALITY, 90])[1], cv2.IMREAD_COLOR))
+    curve = response.estimate_response(images, [0, 2, 4])
+    assert (np.diff(curve.table[:, 0]) > 0).all()
+    linear, values = np.linspace(0, 1, 100001), np.arange(30, 240)
+    stops = np.log2(curve.table[values, 0] / np.interp(values / 255, CAMERAS[name](linear), linear))
+    assert np.abs(stops).max() < 0.1
 
 
 def test_refuses_what_cannot_be_estimated():
