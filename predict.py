@@ -38,7 +38,8 @@ def _parser() -> argparse.ArgumentParser:
     add('--formats', default=FORMATS, help='what is written for each of many brackets')
     add('--ev', help='exposures in the order of the photos: stops as 0,2,4, or seconds as 1/250,1/60,1/15')
     add('--weights', default='', help='a .safetensors, a .pth, a checkpoint or a workdir; none: those of the package')
-    add('--curve', default=response.AUTO, choices=response.CHOICES, help='tone curve of the photos')
+    add('--curve', default=response.AUTO, choices=response.CHOICES,
+        help='tone curve of the photos; auto: by type of file, and the camera\'s own where 8 bits do not fit sRGB')
     add('--align', default=align.OFF, choices=align.METHODS, help='global alignment of a hand-held bracket')
     add('--estimate', action='store_true', help='measure exposures in the pixels, if nothing tells them')
     add('--trust_exposures', action='store_true', help='go on where EXIF and the pixels disagree')

@@ -208,7 +208,8 @@ def load_bracket(
         source: photos in any order, or their folder.
         exposures: one for each photo, in the order of `source` (natural order for a folder): EV, or seconds as
             '1/250'. None: `exposure.txt` beside the photos, else EXIF.
-        curve: 'auto', 'linear', 'gamma2.2', 'srgb' (see `response`), or 'estimate' from the bracket (8 bit).
+        curve: 'auto', 'linear', 'gamma2.2', 'srgb' (see `response`), or 'estimate' from the bracket (8 bit). 'auto'
+            estimates where 8-bit frames have no curve of a known name and their steps do not fit sRGB.
         estimate: measure exposures from the pixels, if there is no other source.
         trust_exposures: go on where EXIF contradicts the pixels.
         align: 'off', 'translation' or 'homography' (see `align`).
@@ -238,8 +239,7 @@ def load_bracket(
     else:
         frames = [frames[i] for i in chosen]
     evs = found.evs[list(chosen)]
-    if curve == response.ESTIMATE:
-        frames = _with_estimated_curve(frames, evs, found.source)
+    frames, curve_notes = _with_camera_curve(frames, evs, found.source, curve)
     ldrs = np.stack([frame.encoded() for frame in frames])
     moved = None
     if align != aligning.OFF:
@@ -248,7 +248,7 @@ def load_bracket(
         name or files.name, tuple(frame.path for frame in frames), ldrs, evs, found.source,
         tuple(response.LINEAR if frame.curve is None else frame.curve.name for frame in frames),
         exposure.measured_steps(frames), moved,
-        (*files.notes, *notes, *_frame_notes(frames), *exposure.curve_note(frames, evs, found.source)),
+        (*files.notes, *notes, *_frame_notes(frames), *curve_notes),
     )  # fmt: skip
 
 
@@ -378,6 +378,29 @@ def _choice_notes(
         notes.append(f'{clipped:.0%} of the shortest frame {frames[three[0]].path.name} is clipped: what is brighter '
                      'has no detail in any frame.')
     return tuple(notes)
+
+
+def _with_camera_curve(
+    frames: list[Frame], evs: np.ndarray, source: str, curve: str
+) -> tuple[list[Frame], tuple[str, ...]]:
+    """The frames with the camera's own curve, where it is asked for or sRGB does not fit; and notes for the user."""
+    if curve == response.ESTIMATE:
+        return _with_estimated_curve(frames, evs, source), ()
+    if source == exposure.PIXELS:
+        return frames, ('the exposures were measured from the pixels, and are as right as the tone curve: the contrast '
+                        'that cameras add to JPEGs makes them up to a third too large',)  # fmt: skip
+    ratio = exposure.style_ratio(frames, evs)
+    if ratio is None:
+        return frames, ()
+    seems = (f'under the sRGB curve the steps seem to be {ratio:.2f} times as large as they are: the camera has a '
+             'curve of its own')
+    if curve != response.AUTO:
+        return frames, (f'{seems}; curve=estimate measures it',)
+    try:
+        return _with_estimated_curve(frames, evs, source), (
+            f'{seems}, which was measured from the frames; curve=srgb leaves it out',)  # fmt: skip
+    except DataError as error:
+        return frames, (f'{seems}, and sRGB is taken all the same. {error}',)
 
 
 def _with_estimated_curve(frames: list[Frame], evs: np.ndarray, source: str) -> list[Frame]:

@@ -24,7 +24,7 @@ GIVEN, FILE, EXIF, PIXELS = 'given', EXPOSURE_FILE, 'EXIF', 'pixels'
 TOLERANCE = 0.7  # EV between two neighbours by which a source may differ from the pixels
 # A camera's picture style is steeper than sRGB by up to a third: so measured, 3 EV seem to be 4.
 STYLE_TOLERANCE = 0.35  # of the step, for 8-bit frames of an assumed sRGB curve, if all steps are measured larger
-STEEPER = 0.1  # measured steps above the real ones by this share: the assumed curve is wrong
+STEEPER = 0.05  # share by which measured steps differ from the real ones, all alike: the assumed curve is wrong
 SAME = 0.01  # EV; frames closer than this have one exposure
 LONGEST = 60  # characters of an exposure
 FEWEST = 100  # pixels of the previews, well exposed in both
@@ -226,22 +226,22 @@ def _is_styled(frames: Sequence[Frame]) -> bool:
     return all(frame.bits == 8 and frame.curve is not None and frame.curve.name == response.SRGB for frame in frames)
 
 
-def curve_note(frames: Sequence[Frame], evs: np.ndarray, source: str) -> tuple[str, ...]:
-    """What the user should know about an assumed tone curve.
+def style_ratio(frames: Sequence[Frame], evs: np.ndarray) -> float | None:
+    """How many times as large as they are the steps seem under an assumed sRGB curve.
 
     Args:
         frames: short to long.
-        evs: their stops.
-        source: of the stops.
+        evs: their stops, not measured from the pixels.
+
+    Returns:
+        The mean ratio; None where sRGB fits, was not assumed, or the exposures contradict the pixels.
     """
-    if source == PIXELS:
-        return ('the exposures were measured from the pixels, and are as right as the tone curve: the contrast that '
-                'cameras add to JPEGs makes them up to a third too large',)  # fmt: skip
-    ratios = measured_steps(frames) / np.diff(evs)
-    if _is_styled(frames) and (np.abs(ratios - 1) > STEEPER).all() and np.ptp(np.sign(ratios - 1)) == 0:
-        return (f'under the sRGB curve the steps seem to be {ratios.mean():.2f} times as large as they are: the camera '
-                'has a curve of its own; curve=estimate measures it',)  # fmt: skip
-    return ()
+    steps, measured = np.diff(evs), measured_steps(frames)
+    ratios = measured / steps
+    if not _is_styled(frames) or (np.abs(measured - steps) > _tolerances(frames, steps, measured)).any():
+        return None
+    other = (np.abs(ratios - 1) > STEEPER).all() and np.ptp(np.sign(ratios - 1)) == 0
+    return float(ratios.mean()) if other else None
 
 
 def _contradiction(ranked: Sequence[Frame], evs: np.ndarray, measured: np.ndarray, source: str) -> str:

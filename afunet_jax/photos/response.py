@@ -4,8 +4,9 @@ A curve maps whole stored values to linear values, 0 to 1 at full scale. The net
 with gamma 2.2 in 16 bits; `encode` brings every frame there, and what was clipped stays clipped.
 
 Defaults by type of file: camera raw, `.exr`, `.hdr` and TIFFs of floats are linear. JPEG, HEIC and 8-bit PNG and
-TIFF are made for display: sRGB, as their standards say; cameras add contrast to it, which `estimate_response`
-measures. 16-bit TIFF and PNG: the curve of their ICC profile, and gamma 2.2 without one, as the benchmarks are.
+TIFF are made for display: sRGB, as their standards say. Cameras add contrast to it: where the steps of a bracket do
+not fit sRGB, `estimate_response` measures the camera's own curve. 16-bit TIFF and PNG: the curve of their ICC
+profile, and gamma 2.2 without one, as the benchmarks are.
 """
 
 import dataclasses

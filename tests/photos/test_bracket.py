@@ -14,7 +14,7 @@ from PIL import Image
 from afunet_jax import hdr, image_io
 from afunet_jax.data import layouts, scenes
 from afunet_jax.errors import DataError
-from afunet_jax.photos import align, find_brackets, load_bracket, read_frame
+from afunet_jax.photos import align, find_brackets, load_bracket, read_frame, response
 from afunet_jax.photos.bracket import TRAINED_STEPS, choose_three
 from afunet_jax.photos.frames import PhotoWarning
 
@@ -112,12 +112,31 @@ def test_a_response_is_estimated(tmp_path):
     for i, ev in enumerate((0, 2, 4)):
         style = (eight(radiance, ev) / 255.0) ** 1.25
         Image.fromarray(np.rint(255 * style).astype(np.uint8)).save(tmp_path / f'{i}.png')
-    plain = load_bracket(tmp_path, exposures=[0, 2, 4])
-    assert any('curve=estimate' in note for note in plain.notes)
-    bracket = load_bracket(tmp_path, exposures=[0, 2, 4], curve='estimate')
-    assert bracket.curves == ('estimated',) * 3
-    np.testing.assert_allclose(bracket.measured, 2, atol=0.1)
+    plain = load_bracket(tmp_path, exposures=[0, 2, 4], curve='srgb')
+    assert plain.curves == ('srgb',) * 3 and any('curve=estimate' in note for note in plain.notes)
+    for curve, told in (('estimate', False), ('auto', True)):
+        bracket = load_bracket(tmp_path, exposures=[0, 2, 4], curve=curve)
+        assert bracket.curves == ('estimated',) * 3
+        np.testing.assert_allclose(bracket.measured, 2, atol=0.1)
+        assert any('measured from the frames; curve=srgb' in note for note in bracket.notes) == told
     assert np.abs(plain.measured - 2).min() > 0.3
+
+
+def test_a_curve_is_not_estimated_where_srgb_fits_or_the_exposures_are_wrong(tmp_path):
+    paths = write_bracket(tmp_path, [0, 2, 4], radiance=scene(240, 320, stops=9))
+    assert load_bracket(paths).curves == ('srgb',) * 3
+    with pytest.warns(PhotoWarning, match='contradicts the pixels'):
+        assert load_bracket(paths, exposures=[0, 1, 2]).curves == ('srgb',) * 3
+
+
+def test_a_curve_that_cannot_be_estimated_is_told(tmp_path, monkeypatch):
+    for i, ev in enumerate((0, 2, 4)):
+        style = (eight(scene(240, 320, stops=9), ev) / 255.0) ** 1.25
+        Image.fromarray(np.rint(255 * style).astype(np.uint8)).save(tmp_path / f'{i}.png')
+    monkeypatch.setattr(response, 'FEWEST_SAMPLES', 10**6)
+    bracket = load_bracket(tmp_path, exposures=[0, 2, 4])
+    assert bracket.curves == ('srgb',) * 3
+    assert any('sRGB is taken' in note and '1000000 are needed' in note for note in bracket.notes)
 
 
 def test_alignment_is_reported(tmp_path):
