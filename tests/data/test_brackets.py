@@ -192,6 +192,17 @@ def test_drawn_steps_are_read_back_as_they_were_made(tmp_path):
     assert json.loads((tmp_path / 'set' / folders.MANIFEST).read_text())['steps'] == [0.5, 3.5]
 
 
+def test_compression_leaves_the_scene_and_what_was_drawn_before_it(owned):
+    plain, _ = brackets.make_bracket(3, 'train', 0, *SIZE, owned['train'], dataclasses.replace(REAL, eight_bit=1))
+    scene, record = brackets.make_bracket(3, 'train', 0, *SIZE, owned['train'], dataclasses.replace(REAL, jpeg=1))
+    again, _ = brackets.make_bracket(3, 'train', 0, *SIZE, owned['train'], dataclasses.replace(REAL, jpeg=1))
+    assert record['jpeg'] and record['bits'] == 8 and (scene.ldrs % 257 == 0).all()
+    np.testing.assert_array_equal(scene.ldrs, again.ldrs)
+    np.testing.assert_array_equal(scene.label, plain.label)
+    off = np.abs(scene.ldrs.astype(float) - plain.ldrs) / 257
+    assert 0.3 < off.mean() < 6
+
+
 def chroma(label):
     """Distance from grey as a share of luminance, the median over the picture."""
     grey = label.mean(-1)

@@ -35,6 +35,8 @@ SATURATION = (0.6, 2.0)  # of graded scenes, least and most: times the distance 
 WHITE_BALANCE = 0.25  # standard deviation of the logarithm of a graded colour's gain
 CONTRAST = (0.85, 1.2)  # exponents of graded luminance: less and more dynamic range
 DARKEST = 1e-6  # of a graded scene's median luminance: contrast leaves what is darker as it is
+JPEG_QUALITY = (80, 98)  # least and most
+JPEG_FULL_COLOUR = 0.5  # share of compressed scenes whose colours are not stored at half the size
 # Multiples of an irrational number, modulo 1, fill 0 to 1 evenly (Weyl; the golden ratio's most evenly): the
 # shares of still and of painted scenes hold in short sets too, and independently of each other.
 EVEN_STATIC, EVEN_PROCEDURAL = 0.6180339887498949, 0.5698402909980532
@@ -53,6 +55,7 @@ class Shares:
         eight_bit: stored with 8 bits: what a JPEG holds.
         figure: layers that are painted figures, not cut-outs.
         graded: whose colours, white balance and contrast are changed: few images have saturated colours.
+        jpeg: compressed as JPEG, and so of 8 bits: what most photos are.
     """
 
     procedural: float = 0.4
@@ -61,6 +64,7 @@ class Shares:
     eight_bit: float = 0.3
     figure: float = 0.25
     graded: float = 0.0
+    jpeg: float = 0.0
 
 
 @dataclasses.dataclass
@@ -204,6 +208,20 @@ def grade(rng: np.random.Generator, frames: np.ndarray) -> np.ndarray:
     return coloured * gains * relative ** np.float32(contrast - 1)
 
 
+def compress(rng: np.random.Generator, ldrs: np.ndarray) -> np.ndarray:
+    """The same images, `[3, H, W, 3]` uint16 of 8 bits, out of JPEGs of one quality."""
+    quality = int(rng.integers(*JPEG_QUALITY, endpoint=True))
+    full = rng.random() < JPEG_FULL_COLOUR
+    colour = cv2.IMWRITE_JPEG_SAMPLING_FACTOR_444 if full else cv2.IMWRITE_JPEG_SAMPLING_FACTOR_420
+    options = [cv2.IMWRITE_JPEG_QUALITY, quality, cv2.IMWRITE_JPEG_SAMPLING_FACTOR, colour]
+    out = []
+    for ldr in ldrs:
+        stored = cv2.cvtColor((ldr // 257).astype(np.uint8), cv2.COLOR_RGB2BGR)
+        read = cv2.imdecode(cv2.imencode('.jpg', stored, options)[1], cv2.IMREAD_COLOR)
+        out.append(cv2.cvtColor(read, cv2.COLOR_BGR2RGB).astype(np.uint16) * np.uint16(257))
+    return np.stack(out)
+
+
 def _draw(rng, table: dict):
     return list(table)[rng.choice(len(table), p=list(table.values()))]
 
@@ -240,7 +258,9 @@ def make_bracket(
     rng = functools.partial(_generator, seed, split, index)
     choices = rng(1)
     step, iso = _draw(choices, EV_STEPS), _draw(choices, ISO_SHARES)
-    bits = 8 if choices.random() < shares.eight_bit else 16
+    compressing = rng(7)
+    compressed = bool(compressing.random() < shares.jpeg)
+    bits = 8 if choices.random() < shares.eight_bit or compressed else 16
     curve = 'srgb' if choices.random() < shares.srgb else 'gamma'
     if evs is None:
         evs = (0, step, 2 * step) if steps is None else draw_evs(rng(6), steps)
@@ -259,8 +279,10 @@ def make_bracket(
     frames *= np.float32(brightness(rng(3), frames[1], float(times[1])))
     sensor, grain = SENSORS[iso] if noise is None else noise, rng(4)
     ldrs = np.stack([expose(grain, f, float(t), sensor, bits, curve) for f, t in zip(frames, times)])
+    if compressed:
+        ldrs = compress(compressing, ldrs)
     record = {'split': split, 'index': index, 'kind': 'procedural' if procedural else 'real', 'static': static,
               **told, 'evs': evs.tolist(), 'iso': iso if noise is None else None, 'bits': bits, 'curve': curve,
-              'graded': graded}
+              'graded': graded, 'jpeg': compressed}
     scene = Scene(f'{split}-{seed}-{index:04d}', ldrs, evs, np.minimum(frames[1], np.float32(1)))
     return scene, record
