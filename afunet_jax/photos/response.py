@@ -175,12 +175,19 @@ def _style_logs(style: np.ndarray) -> np.ndarray:
 
 
 def _pairs(samples: list[np.ndarray], evs: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Values of the same places and channels in two frames that both hold them, and the stops between the frames."""
+    """Values of the same places and channels in two frames that both hold them, and the stops between the frames.
+
+    Raises:
+        DataError: too few.
+    """
     found = []
     for i, j in itertools.combinations(range(len(evs)), 2):
         both = (samples[i] > 0) & (samples[i] < samples[j])
         found.append((samples[i][both], samples[j][both], np.full(both.sum(), evs[j] - evs[i])))
     darker, brighter, stops = map(np.concatenate, zip(*found))
+    if len(stops) < FEWEST_SAMPLES:
+        raise DataError(f'A tone curve cannot be estimated: only {len(stops)} values of flat places are well exposed in '
+                        f'two frames, {FEWEST_SAMPLES} are needed. Choose a curve.')
     return darker.astype(int), brighter.astype(int), stops
 
 

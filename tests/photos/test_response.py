@@ -135,5 +135,7 @@ def test_finds_a_cameras_curve_in_jpegs_of_a_crowd(name):
 def test_refuses_what_cannot_be_estimated():
     with pytest.raises(DataError, match='8-bit'):
         response.estimate_response([np.zeros((50, 50, 3), np.uint16)] * 3, [0, 2, 4])
+    with pytest.raises(DataError, match='only 0 values of flat places'):
+        response.estimate_response([np.full((50, 50, 3), value, np.uint8) for value in (0, 1, 255)], [0, 2, 4])
     with pytest.raises(DataError, match='only 0 places'):
         response.estimate_response([np.zeros((50, 50, 3), np.uint8)] * 3, [0, 2, 4])
