@@ -24,7 +24,7 @@ GIVEN, FILE, EXIF, PIXELS = 'given', EXPOSURE_FILE, 'EXIF', 'pixels'
 TOLERANCE = 0.7  # EV between two neighbours by which a source may differ from the pixels
 # A camera's picture style is steeper than sRGB by up to a third: so measured, 3 EV seem to be 4.
 STYLE_TOLERANCE = 0.35  # of the step, for 8-bit frames of an assumed sRGB curve, if all steps are measured larger
-STEEPER = 0.05  # share by which measured steps differ from the real ones, all alike: the assumed curve is wrong
+OFF_SRGB = 0.05  # share by which measured steps differ from the real ones, all alike: the assumed curve is wrong
 SAME = 0.01  # EV; frames closer than this have one exposure
 LONGEST = 60  # characters of an exposure
 FEWEST = 100  # pixels of the previews, well exposed in both
@@ -206,7 +206,7 @@ def _checked(frames: Sequence[Frame], found: Exposures, trust: bool) -> Exposure
     order = np.argsort(found.evs, kind='stable')
     ranked = [frames[i] for i in order]
     steps, measured = np.diff(found.evs[order]), measured_steps(ranked)
-    if not (np.abs(measured - steps) > _tolerances(ranked, steps, measured)).any():  # NaN: not measurable
+    if not _differ(ranked, steps, measured):
         return found
     message = _contradiction(ranked, found.evs[order], measured, found.source)
     if found.source == EXIF and not trust:
@@ -216,9 +216,11 @@ def _checked(frames: Sequence[Frame], found: Exposures, trust: bool) -> Exposure
     return found
 
 
-def _tolerances(ranked: Sequence[Frame], steps: np.ndarray, measured: np.ndarray) -> np.ndarray:
+def _differ(ranked: Sequence[Frame], steps: np.ndarray, measured: np.ndarray) -> bool:
+    """Whether a step differs from the measured one by more than a camera's contrast explains; NaN was not measured."""
     steeper = _is_styled(ranked) and not (measured <= steps).any()
-    return np.maximum(TOLERANCE, STYLE_TOLERANCE * steps if steeper else 0)
+    tolerances = np.maximum(TOLERANCE, STYLE_TOLERANCE * steps if steeper else 0)
+    return bool((np.abs(measured - steps) > tolerances).any())
 
 
 def _is_styled(frames: Sequence[Frame]) -> bool:
@@ -236,11 +238,13 @@ def style_ratio(frames: Sequence[Frame], evs: np.ndarray) -> float | None:
     Returns:
         The mean ratio; None where sRGB fits, was not assumed, or the exposures contradict the pixels.
     """
-    steps, measured = np.diff(evs), measured_steps(frames)
-    ratios = measured / steps
-    if not _is_styled(frames) or (np.abs(measured - steps) > _tolerances(frames, steps, measured)).any():
+    if not _is_styled(frames):
         return None
-    other = (np.abs(ratios - 1) > STEEPER).all() and np.ptp(np.sign(ratios - 1)) == 0
+    steps, measured = np.diff(evs), measured_steps(frames)
+    if _differ(frames, steps, measured):
+        return None
+    ratios = measured / steps
+    other = (np.abs(ratios - 1) > OFF_SRGB).all() and np.ptp(np.sign(ratios - 1)) == 0
     return float(ratios.mean()) if other else None
 
 

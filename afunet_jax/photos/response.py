@@ -156,12 +156,10 @@ def estimate_response(images: Sequence[np.ndarray], evs: Sequence[float]) -> Ton
 
     def residuals(style: np.ndarray) -> np.ndarray:
         logs = _style_logs(style)
-        return (logs[brighter - 1] - logs[darker - 1] - stops * np.log(2)) / error
+        off = logs[brighter - 1] - logs[darker - 1] - stops * np.log(2)
+        return np.concatenate([off / error, style / STYLE_PRIOR])
 
-    def residuals_and_prior(style):
-        return np.concatenate([residuals(style), style / STYLE_PRIOR])
-
-    found = optimize.least_squares(residuals_and_prior, np.zeros(STYLE_TERMS), loss='cauchy')
+    found = optimize.least_squares(residuals, np.zeros(STYLE_TERMS), loss='cauchy')
     return ToneCurve('estimated', np.concatenate([[0.0], np.exp(_style_logs(found.x))])[:, None])
 
 
@@ -186,8 +184,8 @@ def _pairs(samples: list[np.ndarray], evs: np.ndarray) -> tuple[np.ndarray, np.n
         found.append((samples[i][both], samples[j][both], np.full(both.sum(), evs[j] - evs[i])))
     darker, brighter, stops = map(np.concatenate, zip(*found))
     if len(stops) < FEWEST_SAMPLES:
-        raise DataError(f'A tone curve cannot be estimated: only {len(stops)} values of flat places are well exposed in '
-                        f'two frames, {FEWEST_SAMPLES} are needed. Choose a curve.')
+        raise DataError(f'A tone curve cannot be estimated: only {len(stops)} values of flat places are well exposed '
+                        f'in two frames, {FEWEST_SAMPLES} are needed. Choose a curve.')
     return darker.astype(int), brighter.astype(int), stops
 
 

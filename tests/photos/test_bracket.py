@@ -107,11 +107,16 @@ def test_raw_frames_share_one_white_balance(tmp_path):
     np.testing.assert_allclose(ratio, 1, atol=0.01)
 
 
-def test_a_response_is_estimated(tmp_path):
+def write_styled(folder):
+    """0, 2 and 4 EV with a camera's contrast over sRGB."""
     radiance = scene(240, 320, stops=9)
     for i, ev in enumerate((0, 2, 4)):
         style = (eight(radiance, ev) / 255.0) ** 1.25
-        Image.fromarray(np.rint(255 * style).astype(np.uint8)).save(tmp_path / f'{i}.png')
+        Image.fromarray(np.rint(255 * style).astype(np.uint8)).save(folder / f'{i}.png')
+
+
+def test_a_response_is_estimated(tmp_path):
+    write_styled(tmp_path)
     plain = load_bracket(tmp_path, exposures=[0, 2, 4], curve='srgb')
     assert plain.curves == ('srgb',) * 3 and any('curve=estimate' in note for note in plain.notes)
     for curve, told in (('estimate', False), ('auto', True)):
@@ -130,9 +135,7 @@ def test_a_curve_is_not_estimated_where_srgb_fits_or_the_exposures_are_wrong(tmp
 
 
 def test_a_curve_that_cannot_be_estimated_is_told(tmp_path, monkeypatch):
-    for i, ev in enumerate((0, 2, 4)):
-        style = (eight(scene(240, 320, stops=9), ev) / 255.0) ** 1.25
-        Image.fromarray(np.rint(255 * style).astype(np.uint8)).save(tmp_path / f'{i}.png')
+    write_styled(tmp_path)
     monkeypatch.setattr(response, 'FEWEST_SAMPLES', 10**6)
     bracket = load_bracket(tmp_path, exposures=[0, 2, 4])
     assert bracket.curves == ('srgb',) * 3
