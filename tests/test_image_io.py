@@ -1,5 +1,6 @@
 """Files: what is read equals what other readers read; what is damaged is refused, with its name."""
 
+import os
 import struct
 import warnings
 
@@ -498,7 +499,7 @@ def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
 
     def fail(*_):
         raise OSError(28, 'No space left on device')
-    monkeypatch.setattr(image_io.os, 'replace', fail)
+    monkeypatch.setattr(os, 'replace', fail)
     with pytest.raises(DataError, match='a.txt.*No space'):
         image_io.write_atomically(path, b'new')
     assert path.read_bytes() == b'old' and list(tmp_path.iterdir()) == [path]

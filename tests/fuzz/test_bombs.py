@@ -55,7 +55,7 @@ BOMBS = {  # name: content, the reader
 
 @pytest.mark.parametrize('name', BOMBS)
 def test_refused_from_the_header(tmp_path, name, monkeypatch):
-    monkeypatch.setattr(image_io, 'decode', None)  # never called
+    monkeypatch.setattr(image_io.opencv, 'decode', None)  # never called
     content, read = BOMBS[name]
     (tmp_path / 'bomb').write_bytes(content)
     start = time.process_time()
@@ -69,7 +69,7 @@ def test_refused_from_the_header(tmp_path, name, monkeypatch):
     (jpeg(10000, 10000), image_io.read_ldr), (radiance(10000, 10000, bytes(1000)), image_io.read_hdr),
 ])  # fmt: skip
 def test_sizes_within_the_limit_that_the_file_cannot_hold(tmp_path, content, read, monkeypatch):
-    monkeypatch.setattr(image_io, 'decode', None)
+    monkeypatch.setattr(image_io.opencv, 'decode', None)
     (tmp_path / 'bomb').write_bytes(content)
     with pytest.raises(DataError, match='bytes cannot hold them'):
         read(tmp_path / 'bomb')
@@ -93,7 +93,7 @@ def test_the_limit_is_an_argument_and_exact(tmp_path, name):
 
 @pytest.mark.parametrize('length', [2**30, 2**31 - 1, 2**32 - 1])
 def test_a_png_chunk_that_is_longer_than_the_file(tmp_path, length, monkeypatch):
-    monkeypatch.setattr(image_io, 'decode', None)  # OpenCV 5.0 takes so much memory before it looks
+    monkeypatch.setattr(image_io.opencv, 'decode', None)  # OpenCV 5.0 takes so much memory before it looks
     whole = png(30, 20, bytes(1000))
     at = whole.index(b'IDAT') - 4
     (tmp_path / 'a.png').write_bytes(whole[:at] + struct.pack('>I', length) + whole[at + 4 :])
@@ -105,7 +105,7 @@ def test_exr_channels_of_other_sizes(tmp_path, monkeypatch):
     OpenEXR = pytest.importorskip('OpenEXR')
     OpenEXR.File({'type': OpenEXR.scanlineimage}, {'RGB': np.ones((20, 30, 3), np.float32)}).write(str(tmp_path / 'a.exr'))
     rows = [np.ones((20, 30), np.float32), np.ones((10, 15), np.float32), np.ones((20, 30), np.float32)]
-    monkeypatch.setattr(image_io, '_exr_colours', lambda path, channels: (rows, None))
+    monkeypatch.setattr(image_io.exr, '_exr_colours', lambda path, channels: (rows, None))
     with pytest.raises(DataError, match='a.exr: its channels have not all 30x20 pixels'):
         image_io.read_exr(tmp_path / 'a.exr')
 
