@@ -27,8 +27,8 @@ LAYERS = [  # a module imports from its own group or from those above it
 ]
 # Each counts as one module.
 PACKAGES = (
-    'data.synthetic', 'data.brackets', 'compare', 'image_io', 'metrics.hdrvdp2', 'html_report', 'outputs', 'photos',
-    'published', 'study', 'web',
+    'checkpoints', 'data.synthetic', 'data.brackets', 'compare', 'image_io', 'metrics.hdrvdp2', 'html_report', 'outputs',
+    'photos', 'published', 'study', 'web',
 )  # fmt: skip
 TORCH = {'torch_files', 'torch_twin', 'compare'}
 
