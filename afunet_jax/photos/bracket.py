@@ -16,17 +16,9 @@ from afunet_jax.outputs import marks
 from afunet_jax.photos import align as aligning
 from afunet_jax.photos import exposures as exposure
 from afunet_jax.photos import response
-from afunet_jax.photos.frames import (
-    FLOAT_SUFFIXES,
-    FULL_SCALE,
-    MAX_PIXELS,
-    PHOTO_SUFFIXES,
-    RAW_SUFFIXES,
-    Frame,
-    PathLike,
-    PhotoWarning,
-    read_frame,
-)
+from afunet_jax.photos.decoders import FLOAT_SUFFIXES, PHOTO_SUFFIXES, RAW_SUFFIXES
+from afunet_jax.photos.exif import PhotoWarning
+from afunet_jax.photos.frames import FULL_SCALE, MAX_PIXELS, Frame, PathLike, read_frame
 
 # EV between neighbouring frames, least and most, to choose by. The weights saw 0.7 to 4, equal or not; within 1 to 3
 # they are best, at 4 they lose 1.6 to 2.5 dB (docs/model_card.md).

@@ -16,7 +16,8 @@ import numpy as np
 from afunet_jax.data.scenes import MAX_EXPOSURE_BYTES
 from afunet_jax.errors import DataError
 from afunet_jax.photos import response
-from afunet_jax.photos.frames import Frame, PhotoWarning
+from afunet_jax.photos.exif import PhotoWarning
+from afunet_jax.photos.frames import Frame
 
 EXPOSURE_FILE = 'exposure.txt'
 GIVEN, FILE, EXIF, PIXELS = 'given', EXPOSURE_FILE, 'EXIF', 'pixels'

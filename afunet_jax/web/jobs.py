@@ -16,14 +16,14 @@ from typing import Any
 
 from afunet_jax import photos
 from afunet_jax.errors import AFUNetError
-from afunet_jax.photos import align, exposures, frames, response
+from afunet_jax.photos import align, decoders, exposures, response
 from afunet_jax.web import messages, worker
 from afunet_jax.web.process import MergingProcess
 
 UPLOADING, WAITING, RUNNING, FINISHED, FAILED = 'uploading', 'waiting', 'running', 'finished', 'failed'
 MB = 1_000_000
 GIVEN = 'photos', 'exposures', 'curve', 'align', 'max_side', 'estimate', 'trust_exposures'
-ENDINGS = frames.PHOTO_SUFFIXES | frames.FLOAT_SUFFIXES
+ENDINGS = decoders.PHOTO_SUFFIXES | decoders.FLOAT_SUFFIXES
 LARGEST_SIDE = 100_000  # of max_side
 
 

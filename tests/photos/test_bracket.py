@@ -16,7 +16,7 @@ from afunet_jax.data import layouts, scenes
 from afunet_jax.errors import DataError
 from afunet_jax.photos import align, find_brackets, load_bracket, read_frame, response
 from afunet_jax.photos.bracket import TRAINED_STEPS, choose_three
-from afunet_jax.photos.frames import PhotoWarning
+from afunet_jax.photos.exif import PhotoWarning
 
 
 @pytest.fixture(autouse=True)

@@ -10,8 +10,8 @@ from PIL import Image
 
 from afunet_jax.errors import DataError
 from afunet_jax.photos import exposures, read_frame
+from afunet_jax.photos.exif import PhotoWarning
 from afunet_jax.photos.exposures import measured_steps, parse_exposures, resolve
-from afunet_jax.photos.frames import PhotoWarning
 
 
 @pytest.fixture(autouse=True)

@@ -16,8 +16,8 @@ from PIL import ExifTags, Image, ImageCms, PngImagePlugin, TiffImagePlugin
 
 from afunet_jax import image_io
 from afunet_jax.errors import DataError
-from afunet_jax.photos import frames
-from afunet_jax.photos.frames import PhotoWarning, read_frame
+from afunet_jax.photos.exif import Exif, PhotoWarning
+from afunet_jax.photos.frames import DARK, read_frame
 
 OpenEXR = pytest.importorskip('OpenEXR')
 SRGB_PROFILE = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
@@ -60,7 +60,7 @@ def test_8_bits(tmp_path, radiance, name):
     frame = read_frame(tmp_path / name)
     assert frame.bits == 8 and frame.curve.name == 'srgb' and frame.size == stored.shape[:2]
     assert np.abs(frame.values.astype(int) - stored).max() <= (5 if name == 'a.jpg' else 0)
-    assert frame.exif == frames.Exif(1 / 250, 2.8, 200, 'Maker Model 1', 1)
+    assert frame.exif == Exif(1 / 250, 2.8, 200, 'Maker Model 1', 1)
     assert frame.exif.ev == pytest.approx(np.log2(2 / 250 / 2.8**2))
     assert str(frame.exif) == '1/250 s f/2.8 ISO 200'
     if name != 'a.jpg':
@@ -143,7 +143,7 @@ def test_camera_raw(tmp_path):
     np.testing.assert_allclose(frame.linear()[40, 80], 0.5, atol=2e-3)
     assert frame.saturated[:12].all() and not frame.saturated[20:].any()
     assert frame.white_balance[:3] == pytest.approx((2.0, 1.0, 1.5), abs=1e-3)
-    assert frame.exif == frames.Exif(pytest.approx(0.004), pytest.approx(2.8), 200, 'Maker Model 1', 1)
+    assert frame.exif == Exif(pytest.approx(0.004), pytest.approx(2.8), 200, 'Maker Model 1', 1)
 
 
 def test_raw_frames_of_a_bracket_are_not_brightened_each_by_itself(tmp_path):
@@ -271,7 +271,7 @@ def test_the_preview_is_a_small_picture(tmp_path, height, width):
     assert height < 100 or preview.luminance.mean() == pytest.approx(frame.linear().mean(), rel=0.05)
     assert not preview.unclipped[0].any()
     if height > 100:
-        assert preview.exposed().any() and not (preview.exposed() & (preview.luminance <= frames.DARK)).any()
+        assert preview.exposed().any() and not (preview.exposed() & (preview.luminance <= DARK)).any()
 
 
 def test_the_digest_tells_frames_apart(tmp_path, radiance):
@@ -311,7 +311,7 @@ def test_bigtiff_is_read_as_tiff(tmp_path, radiance, bigtiff, byteorder):
     tifffile.imwrite(tmp_path / 'a.tif', stored, photometric='rgb', iccprofile=SRGB_PROFILE, bigtiff=bigtiff,
                      byteorder=byteorder, extratags=tags)  # fmt: skip
     frame = read_frame(tmp_path / 'a.tif')
-    assert frame.curve.name == 'ICC profile' and frame.exif == frames.Exif(seconds=1 / 60, camera='Maker')
+    assert frame.curve.name == 'ICC profile' and frame.exif == Exif(seconds=1 / 60, camera='Maker')
     np.testing.assert_array_equal(frame.values, stored)
 
 
@@ -340,7 +340,7 @@ def test_exif_of_a_png_wherever_it_is(tmp_path, radiance, where):
     behind = b'film' * 5 if 'film' in where else b''
     (tmp_path / 'a.png').write_bytes(encoded.getvalue()[:33] + parts + end + behind)
     frame = read_frame(tmp_path / 'a.png')
-    assert frame.exif == frames.Exif(1 / 60, 8.0, 200, 'Maker Model 1', 6)
+    assert frame.exif == Exif(1 / 60, 8.0, 200, 'Maker Model 1', 6)
     np.testing.assert_array_equal(frame.values, np.rot90(eight(radiance, 0), -1))
 
 
@@ -349,7 +349,7 @@ def test_damaged_text_exif_of_a_png_counts_as_missing(tmp_path, radiance):
     text.add_text('Raw profile type exif', '\nexif\n   4\nno hexadecimals')
     Image.fromarray(eight(radiance, 0)).save(tmp_path / 'a.png', pnginfo=text)
     with pytest.warns(PhotoWarning, match='a.png: its EXIF cannot be read'):
-        assert read_frame(tmp_path / 'a.png').exif == frames.Exif()
+        assert read_frame(tmp_path / 'a.png').exif == Exif()
 
 
 def test_a_jpeg_with_a_film_behind_it(tmp_path, radiance):
