@@ -89,11 +89,15 @@ def _outputs(flags: argparse.Namespace, brackets: Sequence) -> list[list[pathlib
 
 def _check(flags: argparse.Namespace, brackets: Sequence, outputs: Sequence[Sequence[pathlib.Path]]) -> None:
     """Refuses what cannot be written, and what must not be overwritten."""
-    sources = {_file(path) for bracket in brackets for path in getattr(bracket, 'paths', bracket)}
+    paths = [path for bracket in brackets for path in getattr(bracket, 'paths', bracket)]
+    sources, folders = ({_file(path) for path in some} for some in (paths, {path.parent for path in paths}))
     for path in (path for paths in outputs for path in paths):
         merging.check_output(path, flags.hdr_screen)
         if os.path.exists(path) and _file(path) in sources:
             raise ConfigError(f'{path}: one of the photos that are merged, which is never overwritten; write the '
+                              'result into another folder, or under another name')  # fmt: skip
+        if os.path.exists(path) and _file(path.resolve().parent) in folders and photos.is_photo(path):
+            raise ConfigError(f'{path}: a photo beside those that are merged, which is never overwritten; write the '
                               'result into another folder, or under another name')  # fmt: skip
         if os.path.exists(path) and _files(flags.out) and not flags.overwrite:
             raise ConfigError(f'{path}: is there already; name another file, or add --overwrite')

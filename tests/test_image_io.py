@@ -75,6 +75,21 @@ def test_reads_tiff_of_another_writer(tmp_path, ldr, options):
     np.testing.assert_array_equal(image_io.read_ldr(tmp_path / 'a.tif'), ldr)
 
 
+@pytest.mark.parametrize('orientation', range(1, 9))
+@pytest.mark.parametrize('dtype', ['uint8', 'uint16', 'float32'])
+@pytest.mark.parametrize('options', [
+    {}, {'tile': (32, 32)}, {'tile': (32, 32), 'byteorder': '>'}, {'tile': (64, 32), 'bigtiff': True}], ids=str)
+@pytest.mark.filterwarnings('ignore::afunet_jax.image_io.EightBitWarning')
+def test_tiffs_are_turned_upright(tmp_path, ldr, options, dtype, orientation):
+    stored = (ldr // 257).astype(dtype) if dtype == 'uint8' else ldr.astype(dtype)
+    tags = [(274, 'H', 1, orientation, True)]
+    tifffile.imwrite(tmp_path / 'a.tif', stored, photometric='rgb', extratags=tags, **options)
+    turned = [stored, np.fliplr(stored), np.rot90(stored, 2), np.flipud(stored), stored.swapaxes(0, 1),
+              np.rot90(stored, -1), np.rot90(stored, 2).swapaxes(0, 1), np.rot90(stored)][orientation - 1]  # fmt: skip
+    read = image_io.read_hdr if dtype == 'float32' else image_io.read_ldr
+    np.testing.assert_array_equal(read(tmp_path / 'a.tif'), turned.astype(np.uint16) * 257 if dtype == 'uint8' else turned)
+
+
 @pytest.mark.parametrize('name', ['a.tif', 'a.tiff', 'a.png'])
 def test_ldr_round_trip_16_bits(tmp_path, ldr, name):
     image_io.write_ldr(tmp_path / name, ldr)

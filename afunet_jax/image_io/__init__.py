@@ -10,7 +10,7 @@ more than `max_pixels`, or more than so short a file can hold, is refused before
     ldr, hdr               images of 8 and 16 bits, and of floats, whatever their format
     tiff, png, jpeg        what a file says of itself against its length
     radiance, rgbe, exr    formats of linear light
-    opencv                 the decoder and encoder
+    opencv, orientation    the decoder and encoder, and what is upright
     content                bytes, limits, writing
 """
 
@@ -28,6 +28,7 @@ from afunet_jax.image_io.hdr import read_hdr, write_hdr
 from afunet_jax.image_io.jpeg import JPEG_MAGIC
 from afunet_jax.image_io.ldr import EIGHT_TO_SIXTEEN_BITS, EightBitWarning, check_ldr_file, read_ldr, write_ldr
 from afunet_jax.image_io.opencv import decode
+from afunet_jax.image_io.orientation import upright
 from afunet_jax.image_io.png import PNG_MAGIC
 from afunet_jax.image_io.radiance import RADIANCE_PREAMBLE, radiance_size, radiance_start
 from afunet_jax.image_io.rgbe import RGBE_LARGEST, from_rgbe, to_rgbe
@@ -37,5 +38,6 @@ __all__ = [
     'EIGHT_TO_SIXTEEN_BITS', 'EXR_MAGIC', 'JPEG_MAGIC', 'MAX_FILE_BYTES', 'MAX_PIXELS', 'PNG_MAGIC',
     'RADIANCE_PREAMBLE', 'RGBE_LARGEST', 'TIFF_MAGIC', 'EightBitWarning', 'ExrWarning', 'PathLike', 'check_ldr_file',
     'check_size', 'decode', 'exr_size', 'from_rgbe', 'radiance_size', 'radiance_start', 'read_bytes', 'read_exr',
-    'read_hdr', 'read_ldr', 'read_start', 'tiff_tags', 'to_rgbe', 'write_atomically', 'write_hdr', 'write_ldr',
+    'read_hdr', 'read_ldr', 'read_start', 'tiff_tags', 'to_rgbe', 'upright', 'write_atomically', 'write_hdr',
+    'write_ldr',
 ]  # fmt: skip

@@ -7,6 +7,8 @@ import numpy as np
 
 from afunet_jax.errors import DataError
 from afunet_jax.image_io.content import FETCH_AGAIN, PathLike
+from afunet_jax.image_io.orientation import upright
+from afunet_jax.image_io.tiff import TIFF_MAGIC, as_stored
 
 THROUGH_TMP = ' (Or is /tmp full, or not to be written? OpenCV passes .hdr through a file there.)'
 
@@ -33,6 +35,9 @@ def decode(path: PathLike, data: bytes, hint: str = '') -> np.ndarray:
     Raises:
         DataError: the pixels cannot be decoded.
     """
+    orientation = 1
+    if data.startswith(TIFF_MAGIC):
+        data, orientation = as_stored(data)
     try:
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
@@ -41,7 +46,7 @@ def decode(path: PathLike, data: bytes, hint: str = '') -> np.ndarray:
     if image is None:
         raise DataError(f'{path}: the pixels cannot be decoded: damaged, truncated, or of a kind '
                         f'that OpenCV does not read. {FETCH_AGAIN} If that does not help, export it anew.{hint}')
-    return image
+    return upright(image, orientation)
 
 
 def encode(path: PathLike, ending: str, image: np.ndarray, options: Sequence[int] = ()) -> bytes:

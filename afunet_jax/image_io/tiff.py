@@ -1,6 +1,7 @@
 """TIFF: its directory, held against the file's length and against what OpenCV reads rightly."""
 
 import struct
+from collections.abc import Iterator
 
 from afunet_jax.errors import DataError
 from afunet_jax.image_io.content import FETCH_AGAIN, MAX_PIXELS, PathLike, check_expansion, check_size
@@ -9,7 +10,7 @@ TIFF_MAGIC = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')  # the last two are BigTIF
 _TYPES = {1: 'B', 3: 'H', 4: 'I', 16: 'Q'}  # BYTE, SHORT, LONG, LONG8: all that the tags below use
 _PHOTOMETRIC, _BLACK_IS_ZERO, _RGB, _YCBCR = 262, 1, 2, 6
 _PLANAR, _INTERLEAVED = 284, 1
-_WIDTH, _HEIGHT, _BITS, _SAMPLES = 256, 257, 258, 277
+_WIDTH, _HEIGHT, _BITS, _ORIENTATION, _SAMPLES = 256, 257, 258, 274, 277
 _DATA_TAGS = ((273, 279), (324, 325))  # offsets and byte counts, of strips or of tiles
 _COLOURS = {0: 'grey', 1: 'grey', 3: 'a palette', 4: 'a mask', 5: 'CMYK', 8: 'Lab'}
 
@@ -53,18 +54,9 @@ def tiff_tags(data: bytes) -> dict[int, tuple[int, ...]]:
     Raises:
         struct.error: a place or a count beyond the end; values that together are longer than the file.
     """
-    order = '<' if data[:2] == b'II' else '>'
-    big = data[2:4] in (b'+\0', b'\0+')
-    pointer, number, entry = ('Q', 'Q', 'HHQ8s') if big else ('I', 'H', 'HHI4s')
-    (place,) = _unpack(order + pointer, data, 8 if big else 4)
-    (entries,) = _unpack(order + number, data, place)
-    place += struct.calcsize(order + number)
-    size = struct.calcsize(order + entry)
+    order, pointer, _ = _formats(data)
     tags, room = {}, len(data)
-    for i in range(entries):
-        tag, kind, count, value = _unpack(order + entry, data, place + i * size)
-        if kind not in _TYPES or not count:
-            continue
+    for tag, kind, count, value, _ in _entries(data):
         values = f'{order}{count}{_TYPES[kind]}'
         room -= struct.calcsize(values)
         if room < 0:  # thousands of tags that share one long place would fill the memory
@@ -74,6 +66,46 @@ def tiff_tags(data: bytes) -> dict[int, tuple[int, ...]]:
         else:
             tags[tag] = _unpack(values, data, struct.unpack(order + pointer, value)[0])
     return tags
+
+
+def as_stored(data: bytes) -> tuple[bytes, int]:
+    """A TIFF that says of itself that it is upright, and the orientation that it gave before.
+
+    OpenCV turns TIFFs upright by itself, 8 bits in tiles wrongly: each tile is turned, in its place (OpenCV 5.0).
+
+    Returns:
+        `(data, orientation)`, the data as they were where the orientation is 1 or cannot be read.
+    """
+    try:
+        found = [entry for entry in _entries(data) if entry[0] == _ORIENTATION and entry[2] == 1]
+    except struct.error:
+        return data, 1
+    order, orientation, changed = _formats(data)[0], 1, None
+    for _, kind, _, value, place in found:
+        (orientation,) = struct.unpack_from(order + _TYPES[kind], value)
+        changed = changed or bytearray(data)
+        struct.pack_into(order + _TYPES[kind], changed, place, 1)
+    return (data, 1) if orientation == 1 else (bytes(changed), orientation)
+
+
+def _formats(data: bytes) -> tuple[str, str, str]:
+    """Byte order, and the formats of a place and of a directory's entry."""
+    big = data[2:4] in (b'+\0', b'\0+')
+    return ('<' if data[:2] == b'II' else '>', *(('Q', 'HHQ8s') if big else ('I', 'HHI4s')))
+
+
+def _entries(data: bytes) -> Iterator[tuple[int, int, int, bytes, int]]:
+    """Tag, type, count, value (or its place), and where that stands: the whole numbers of the first directory."""
+    order, pointer, entry = _formats(data)
+    number = 'Q' if pointer == 'Q' else 'H'
+    (place,) = _unpack(order + pointer, data, 8 if pointer == 'Q' else 4)
+    (entries,) = _unpack(order + number, data, place)
+    place += struct.calcsize(order + number)
+    size = struct.calcsize(order + entry)
+    for start in range(place, place + entries * size, size):
+        tag, kind, count, value = _unpack(order + entry, data, start)
+        if kind in _TYPES and count:
+            yield tag, kind, count, value, start + size - len(value)
 
 
 def _unpack(values: str, data: bytes, place: int) -> tuple:

@@ -10,11 +10,12 @@ together.
 """
 
 from afunet_jax.photos.bracket import Bracket, BracketFiles, find_brackets, load_bracket
+from afunet_jax.photos.decoders import is_photo
 from afunet_jax.photos.exif import PhotoWarning
 from afunet_jax.photos.exposures import measured_steps
 from afunet_jax.photos.frames import MAX_PIXELS, Frame, read_frame
 
 __all__ = [
-    'MAX_PIXELS', 'Bracket', 'BracketFiles', 'Frame', 'PhotoWarning', 'find_brackets', 'load_bracket', 'measured_steps',
-    'read_frame',
+    'MAX_PIXELS', 'Bracket', 'BracketFiles', 'Frame', 'PhotoWarning', 'find_brackets', 'is_photo', 'load_bracket',
+    'measured_steps', 'read_frame',
 ]  # fmt: skip

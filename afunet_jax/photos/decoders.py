@@ -13,7 +13,8 @@ from PIL import ExifTags, Image, JpegImagePlugin, PngImagePlugin
 
 from afunet_jax import image_io
 from afunet_jax.errors import DataError
-from afunet_jax.outputs import png
+from afunet_jax.image_io import PathLike, upright
+from afunet_jax.outputs import marks, png
 from afunet_jax.photos import response
 from afunet_jax.photos.exif import Exif, as_number, attempt, from_tags, load_tiff_tags
 
@@ -66,6 +67,16 @@ def decode(path: pathlib.Path, max_pixels: int, white_balance: tuple[float, ...]
     return kind, _READERS[kind](path, max_pixels)
 
 
+def is_photo(path: PathLike) -> bool:
+    """Whether a file is of a kind that is read here, and not one of our results."""
+    path = pathlib.Path(path)
+    try:
+        _kind(path, image_io.read_start(path, _START))
+    except DataError:
+        return False
+    return not marks.is_ours(path)
+
+
 def _kind(path: pathlib.Path, start: bytes) -> str:
     if path.suffix.lower() in RAW_SUFFIXES:
         return 'raw'
@@ -96,10 +107,9 @@ def _read_tiff(path: pathlib.Path, max_pixels: int) -> Stored:
     attempt(path, lambda: load_tiff_tags(exif, io.BytesIO(data)))
     about = from_tags(path, exif)
     profile = exif.get(ExifTags.Base.InterColorProfile)
-    # OpenCV turns TIFFs upright itself (since 4.1.1), and no other format under IMREAD_UNCHANGED.
-    about = dataclasses.replace(about, orientation=1)
+    about = dataclasses.replace(about, orientation=1)  # `image_io` turns TIFFs upright itself
     if tags.get(_TIFF_SAMPLE_FORMAT, (1,))[0] == _TIFF_FLOATS:
-        return Stored(image_io.read_hdr(path, max_pixels), 32, about)
+        return Stored(image_io.read_hdr(path, max_pixels), 32, about, profile)
     image_io.check_ldr_file(path, data, grey=True, max_pixels=max_pixels)
     return _decoded(path, data, about, profile)
 
@@ -145,16 +155,6 @@ def _decoded(path: pathlib.Path, data: bytes, exif: Exif, profile: bytes | None)
     if values.ndim == 3 and values.shape[-1] >= 3:
         values = values[..., [2, 1, 0, *range(3, values.shape[-1])]]
     return Stored(upright(values, exif.orientation), values.dtype.itemsize * 8, exif, profile)
-
-
-def upright(image: np.ndarray, orientation: int) -> np.ndarray:
-    """Applies an EXIF orientation, 1..8 (Exif 2.32, tag 274); other numbers change nothing."""
-    turns: dict[int, Callable[[np.ndarray], np.ndarray]] = {
-        2: lambda x: x[:, ::-1], 3: lambda x: x[::-1, ::-1], 4: lambda x: x[::-1],
-        5: lambda x: x.swapaxes(0, 1), 6: lambda x: x.swapaxes(0, 1)[:, ::-1],
-        7: lambda x: x[::-1, ::-1].swapaxes(0, 1), 8: lambda x: x.swapaxes(0, 1)[::-1],
-    }  # fmt: skip
-    return np.ascontiguousarray(turns[orientation](image)) if orientation in turns else image
 
 
 def _read_heif(path: pathlib.Path, max_pixels: int) -> Stored:

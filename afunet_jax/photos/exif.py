@@ -12,6 +12,7 @@ from PIL import ExifTags, Image
 
 from afunet_jax import image_io
 
+LARGEST_EV = 64  # stops, either way, of an exposure
 LARGEST_APEX = 64  # stops: times, apertures and sensitivities beyond 2 ** 64 and 2 ** -64 are none
 
 
@@ -39,10 +40,14 @@ class Exif:
 
     @property
     def ev(self) -> float | None:
-        """Stops: log2(seconds * iso / 100 / aperture ** 2); None without a time. Missing others count as 100 and 1."""
+        """Stops: log2(seconds * iso / 100 / aperture ** 2); None without a time, or beyond `LARGEST_EV`.
+
+        A missing sensitivity counts as 100, a missing aperture as 1.
+        """
         if self.seconds is None:
             return None
-        return math.log2(self.seconds * (self.iso or 100) / 100 / (self.aperture or 1) ** 2)
+        ev = math.log2(self.seconds * (self.iso or 100) / 100 / (self.aperture or 1) ** 2)
+        return ev if abs(ev) <= LARGEST_EV else None
 
     def __str__(self) -> str:
         if self.seconds is None:

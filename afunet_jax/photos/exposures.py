@@ -16,7 +16,7 @@ import numpy as np
 from afunet_jax.data.scenes import MAX_EXPOSURE_BYTES
 from afunet_jax.errors import DataError
 from afunet_jax.photos import response
-from afunet_jax.photos.exif import PhotoWarning
+from afunet_jax.photos.exif import LARGEST_EV, PhotoWarning
 from afunet_jax.photos.frames import Frame
 
 EXPOSURE_FILE = 'exposure.txt'
@@ -57,7 +57,7 @@ def parse_exposures(words: Sequence[str | float], where: str = 'exposures') -> n
         `[n]` float64 stops, log2 of seconds.
 
     Raises:
-        DataError: not numbers, not finite, seconds of 0, or EV mixed with seconds.
+        DataError: not numbers, not finite, more than `LARGEST_EV`, seconds of 0, or EV mixed with seconds.
     """
     cure = 'Write EV (0, 2, 4) or seconds (1/250, 1/60, 0.07s).'
     evs, kinds = [], set()
@@ -76,6 +76,9 @@ def parse_exposures(words: Sequence[str | float], where: str = 'exposures') -> n
             raise DataError(f'{where}: {text!r} is no exposure. {cure}') from error
         if not math.isfinite(value):
             raise DataError(f'{where}: exposures must be finite, one is {text!r}. {cure}')
+        if abs(value) > LARGEST_EV:
+            meant = f' Is 1/{text} s meant? Write it so.' if match is None and value > 0 else ''
+            raise DataError(f'{where}: {text!r} is {value:.4g} EV, beyond -{LARGEST_EV} to {LARGEST_EV}.{meant} {cure}')
         evs.append(value)
         kinds.add(match is None)
     if len(kinds) > 1:

@@ -4,11 +4,12 @@
 - 16-bit PNG and TIFF, HEIC of more than 8 bits: as stored; ICC profiles of curves and a matrix are applied, others
   are passed over with a warning.
 - Camera raw: LibRaw; demosaiced, linear, the camera's white balance, nothing brightened, primaries of sRGB.
-- `.hdr`, `.exr` and TIFF of floats: linear; negative values become 0 with a warning; clipped from `full_scale` on.
+- `.hdr`, `.exr` and TIFF of floats: linear; negative values become 0 with a warning; clipped from `full_scale` on. The
+  primaries of a TIFF's ICC profile are converted.
 
 EXIF orientation is applied. Grey becomes three equal channels with a warning. An alpha channel is dropped if it is
-opaque, else the file is refused. A file's size is read from its header, and refused above `max_pixels`, before
-anything is decoded. The first page of a TIFF counts.
+opaque, else the file is refused; a TIFF of floats has three channels, or is. A file's size is read from its header, and
+refused above `max_pixels`, before anything is decoded. The first page of a TIFF counts.
 """
 
 import dataclasses
@@ -159,7 +160,8 @@ def read_frame(
     kind, stored = decoders.decode(path, max_pixels, white_balance)
     if stored.values.dtype == np.float32:
         values = _not_negative(path, stored.values, full_scale)
-        return Frame(path, kind, stored.bits, values, None, stored.exif, full_scale)
+        values, notes = _floats_in_srgb(path, values, stored.profile, full_scale)
+        return Frame(path, kind, stored.bits, values, None, stored.exif, full_scale, notes=notes)
     values = _three_channels(path, stored.values)
     values, tone, notes = _in_srgb(path, kind, values, stored.profile, curve)
     return Frame(path, kind, stored.bits, values, tone, stored.exif, white_balance=stored.white_balance, notes=notes)
@@ -211,9 +213,28 @@ def _in_srgb(path: pathlib.Path, kind: str, values: np.ndarray, profile: bytes |
             return values, tone, (note,) if note else ()
         return _in_srgb_16(values, colour.matrix_profile(profile), tone if curve != response.AUTO else None)
     except ValueError as error:
-        warnings.warn(f'{path}: its ICC profile is passed over ({error}): colours are taken for sRGB\'s. Export it as '
-                      'sRGB if they look wrong.', PhotoWarning, stacklevel=3)
+        _pass_over(path, error)
         return values, tone, ()
+
+
+def _floats_in_srgb(path: pathlib.Path, values: np.ndarray, profile: bytes | None, full_scale: float):
+    """Linear values with the primaries of sRGB, and notes. The curves of the profile do not concern floats."""
+    if not profile:
+        return values, ()
+    try:
+        found = colour.matrix_profile(profile)
+    except ValueError as error:
+        _pass_over(path, error)
+        return values, ()
+    if found.is_srgb_primaries:
+        return values, ()
+    converted = colour.to_srgb_primaries(values / np.float32(full_scale), found.matrix, values >= full_scale)
+    return np.maximum(converted, 0) * np.float32(full_scale), ('colours converted from its ICC profile',)
+
+
+def _pass_over(path: pathlib.Path, error: ValueError) -> None:
+    warnings.warn(f'{path}: its ICC profile is passed over ({error}): colours are taken for sRGB\'s. Export it as '
+                  'sRGB if they look wrong.', PhotoWarning, stacklevel=4)
 
 
 def _in_srgb_16(values: np.ndarray, profile: colour.MatrixProfile, tone: ToneCurve | None):

@@ -116,7 +116,7 @@ def default_curve(kind: str, bits: int) -> str:
     """The curve of a type of file that says nothing itself: see the module's docstring.
 
     Args:
-        kind: of `frames.KINDS`.
+        kind: of `decoders.KINDS`.
         bits: a stored value has: 8, 16, or 32 for floats.
     """
     if bits == 32 or kind == 'raw':

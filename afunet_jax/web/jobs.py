@@ -11,6 +11,7 @@ import secrets
 import shutil
 import threading
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -308,6 +309,9 @@ class Jobs:
                 found, error = self._merging.merge(job.order, lambda *stage, job=job: self._say(job, *stage)), ''
             except AFUNetError as raised:
                 found, error = None, str(raised)
+            except Exception as raised:  # a bug of ours: the next job is merged all the same
+                traceback.print_exc()
+                found, error = None, worker.our_fault(raised)
             self._finish(job, found, error)
 
     def _say(self, job: Job, stage: str, seconds: float | None) -> None:

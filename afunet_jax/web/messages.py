@@ -8,7 +8,7 @@ from afunet_jax.photos import frames
 
 PHOTO = 'photo-{}'  # stem of the files that photos are kept in, by number from 1
 _PHOTO = re.compile(PHOTO.format(r'(\d+)') + r'\.?\w*')
-NAME_CHARACTERS = 120
+NAME_CHARACTERS, ENDING_CHARACTERS = 120, 10  # shown, of a name and of its ending
 
 CURES = (  # what messages name, the page's control, and what it says there
     ('--ev', 'exposures', 'the exposures beside the photos'),
@@ -25,9 +25,10 @@ INSTEAD = {  # what messages say, and what can be done on the page
 
 
 def clean(name: str) -> str:
-    """A file's name to show: the last part of a path, without control characters and marks that turn text."""
-    last = re.split(r'[/\\]', name)[-1]
-    return ''.join(c if c.isprintable() else '\N{REPLACEMENT CHARACTER}' for c in last)[:NAME_CHARACTERS] or 'photo'
+    """A file's name to show: the last part of a path, cut short, without control characters and marks that turn text."""
+    last = ''.join(c if c.isprintable() else '\N{REPLACEMENT CHARACTER}' for c in re.split(r'[/\\]', name)[-1])
+    ending = pathlib.PurePath(last).suffix[:ENDING_CHARACTERS]
+    return last[: NAME_CHARACTERS - len(ending)].removesuffix(ending) + ending or 'photo'
 
 
 def with_names(text: str, folder: pathlib.Path, names: Sequence[str]) -> str:

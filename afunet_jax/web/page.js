@@ -2,7 +2,8 @@
 // The page of the server: sends photos, follows the merge, shows the result in the viewer of report.js.
 // Names and messages reach the page only as text, never as markup.
 (() => {
-  const POLL = 400, KEEP = 60000, MIDDLE = 2;  // milliseconds; the middle photo's place in the viewer
+  const POLL = 400, KEEP = 60000;  // milliseconds
+  const MIDDLE = 2, GONE = 404;  // the middle photo's place in the viewer; the answer for a job that is not there
   const STEPS = ['uploading', 'waiting', 'reading', 'compiling', 'merging', 'writing'];
   const WORDS = {
     uploading: 'Sending the photos', waiting: 'Waiting', reading: 'Reading and aligning the photos',
@@ -20,7 +21,10 @@
   }
 
   const megabytes = (bytes) => `${(bytes / 1e6).toFixed(bytes < 1e7 ? 1 : 0)} MB`;
-  const clock = (seconds) => `${Math.floor(seconds / 60)}:${String(Math.round(seconds) % 60).padStart(2, '0')}`;
+  const clock = (seconds) => {
+    const whole = Math.round(seconds);
+    return `${Math.floor(whole / 60)}:${String(whole % 60).padStart(2, '0')}`;
+  };
 
   // ---- the list of photos -----------------------------------------------------------------------------
 
@@ -59,9 +63,10 @@
   // ---- requests ---------------------------------------------------------------------------------------
 
   class Told extends Error {
-    constructor({ error, cures }) {
+    constructor({ error, cures }, status = 0) {
       super(error);
       this.cures = cures ?? [];
+      this.status = status;
     }
   }
 
@@ -74,7 +79,7 @@
       throw new Told({ error });
     }
     const data = await answer.json().catch(() => ({ error: `The server answered ${answer.status}.` }));
-    if (!answer.ok) throw new Told(data);
+    if (!answer.ok) throw new Told(data, answer.status);
     return data;
   }
 
@@ -264,10 +269,11 @@
   if (before) {
     ({ job, stem } = before);
     show({ progress: true });
-    follow(++run).catch(() => {
+    follow(++run).catch((error) => {
       remember(null);
       job = null;
-      show({});
+      if (error.status === GONE) show({});
+      else fail(error);
     });
   }
 })();

@@ -37,9 +37,14 @@ class MergingProcess:
         with self._lock:
             if self._closed:
                 raise WeightsError('the server is ending')
-            self._connection, theirs = context.Pipe()
-            self._process = context.Process(target=worker.serve, args=(theirs, *self._arguments), daemon=True)
-            self._process.start()
+            try:
+                self._connection, theirs = context.Pipe()
+                self._process = context.Process(target=worker.serve, args=(theirs, *self._arguments), daemon=True)
+                self._process.start()
+            except OSError as error:
+                self._process = None
+                raise WeightsError(f'the process that merges cannot be started ({error}); close other programs, and '
+                                   'try again') from error  # fmt: skip
             theirs.close()
         try:
             kind, text = self._connection.recv()

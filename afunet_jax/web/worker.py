@@ -92,8 +92,13 @@ def _answer(merger: 'BracketMerger', order: Order, say: Say) -> tuple[str, Any]:
         return FAILED, 'there is not enough memory for photos of this size; make them smaller, or close other programs'
     except Exception as error:  # a bug of ours ends neither the server nor the other jobs
         traceback.print_exc()
-        return FAILED, (f'an error of this program, not of the photos: {type(error).__name__}: {error}. '
-                        'The terminal of the server shows where; please report it.')
+        return FAILED, our_fault(error)
+
+
+def our_fault(error: Exception) -> str:
+    """What the page says of a bug."""
+    return (f'an error of this program, not of the photos: {type(error).__name__}: {error}. '
+            'The terminal of the server shows where; please report it.')
 
 
 class BracketMerger:
@@ -125,7 +130,7 @@ class BracketMerger:
             for category in TOLD:
                 warnings.simplefilter('always', category)
             bracket = photos.load_bracket(order.photos, order.exposures, name='bracket', **order.settings)
-        told = [str(warning.message) for warning in caught if issubclass(warning.category, TOLD)]
+        told = list(dict.fromkeys(str(warning.message) for warning in caught if issubclass(warning.category, TOLD)))
         bracket, notes = merging.reduced(bracket, order.max_side)
         merged = self._merge(bracket.scene(), say)
         say(WRITING, None)

@@ -35,7 +35,9 @@ def test_stops_and_seconds(words, expected):
 @pytest.mark.parametrize('words, message', [
     ([0, 'x', 2], "'x' is no exposure"), (['1/250', '2', '4'], 'mixed'), (['nan', 0, 1], 'finite'),
     (['1/0', '1/2'], 'no exposure'), (['0s', '1s'], 'no exposure'),
-    (['1/250/3'], 'no exposure'), ([math.inf], 'finite')])
+    (['1/250/3'], 'no exposure'), ([math.inf], 'finite'),
+    (['8000', '4000', '2000'], r"'8000' is 8000 EV, beyond -64 to 64. Is 1/8000 s meant\? Write it so"),
+    ([-65, 0, 2], "'-65' is -65 EV, beyond"), (['1e-20s', '1s'], "'1e-20s' is"), ([f'1/{10**25}', '1/2'], 'is -83')])
 def test_refuses_what_is_no_exposure(words, message):
     with pytest.raises(DataError, match=message):
         parse_exposures(words)

@@ -235,6 +235,26 @@ def test_no_photo_is_ever_overwritten(tmp_path, weights, no_network, capsys, way
     assert paths[0].read_bytes() == before
 
 
+@pytest.mark.parametrize('more', [(), ('--overwrite',)])
+@pytest.mark.parametrize('out', ['shoot', 'shoot/IMG_1.jpg', 'shoot/../shoot/IMG_1.jpg'])
+def test_no_photo_beside_them_is_overwritten_or_taken_for_a_result(tmp_path, weights, no_network, capsys, out, more):
+    paths = [path.rename(path.with_suffix('.tif')) for path in png_photos(tmp_path / 'shoot')]
+    beside = tmp_path / 'shoot' / 'IMG_1.jpg'  # of a camera that writes two files for each frame
+    Image.new('RGB', (WIDTH, HEIGHT)).save(beside)
+    before = beside.read_bytes()
+    predict(*paths, f'--out={tmp_path}/{out}', '--formats=jpg', *more, status=2)
+    assert 'IMG_1.jpg: a photo beside those that are merged' in capsys.readouterr().err
+    assert beside.read_bytes() == before
+
+
+def test_results_among_the_photos_are_written_anew(photos, weights, capsys):
+    folder = photos[0].parent
+    for more in ((), ('--overwrite',)):
+        predict(*photos, f'--weights={weights}', f'--out={folder}', '--formats=hdr,exr,png,jpg', *more)
+    predict(*photos, f'--weights={weights}', f'--out={folder}', '--formats=hdr,exr,png,jpg')
+    assert '1 of 1 brackets are merged already' in capsys.readouterr().err
+
+
 def test_the_file_that_is_there_is_named(photos, tmp_path, no_network, capsys):
     (tmp_path / 'b.png').touch()
     predict(*photos, f'--out={tmp_path}/a.hdr,{tmp_path}/b.png', status=2)

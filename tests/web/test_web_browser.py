@@ -142,6 +142,26 @@ def test_an_error_names_the_file_and_leads_to_its_cure(browser, server, jpegs, t
     assert browser.problems == []
 
 
+def test_a_failure_is_shown_after_the_page_was_loaded_anew(browser, server, jpegs, tmp_path):
+    cut = tmp_path / 'cut.jpg'
+    cut.write_bytes(jpegs[0].read_bytes()[:500])
+    visit(browser, server)
+    job = server.start({path.name: path.read_bytes() for path in (*jpegs[:2], cut)})
+    assert server.wait(job)['state'] == 'failed'
+    browser.run(f"sessionStorage.setItem('afunet', JSON.stringify({{ job: '{job}', stem: 'x' }}))")
+    visit(browser, server)
+    browser.wait("!document.getElementById('error').hidden")
+    assert 'cut.jpg: ' in browser.run('document.getElementById("error-text").textContent')
+    visit(browser, server)
+    assert browser.run("document.getElementById('error').hidden")
+    browser.run("sessionStorage.setItem('afunet', JSON.stringify({ job: 'no-such-job', stem: 'x' }))")
+    visit(browser, server)
+    browser.wait("sessionStorage.getItem('afunet') === null")
+    browser.wait("document.getElementById('progress').hidden")
+    assert browser.run("document.getElementById('error').hidden")
+    browser.problems.clear()  # the browser's own line about the job that is not there
+
+
 def test_a_refusal_of_the_server_is_shown(browser, server, jpegs):
     visit(browser, server)
     choose(browser, jpegs)

@@ -97,6 +97,13 @@ def test_warnings_of_every_reader_reach_the_page_with_what_can_be_done_there(ser
     assert 'predict.py and --full_scale=' in clipped and 'afunet_jax.load' not in clipped
 
 
+def test_a_warning_is_told_once(server, tmp_path):
+    for path in photo_files.write_bracket(tmp_path, [0, 2, 4, 6]):
+        Image.open(path).convert('L').save(path, exif=Image.open(path).getexif())
+    told = server.wait(server.start(contents(sorted(tmp_path.glob('*.png')))))['result']
+    assert sum('grey, used as three' in line for line in told['warnings']) == 4
+
+
 PDF = b'%PDF-1.7\n' + b'x' * 1000
 
 

@@ -142,6 +142,27 @@ def test_nothing_of_a_users_path_becomes_a_file_name(client, held):
         assert client.ask('GET', path)[0] == 404
 
 
+def test_a_long_name_keeps_its_ending(client, held):
+    names = [f'{letter}{"x" * 245}.jpeg' for letter in 'abc']
+    client.start(dict.fromkeys(names, b'1'))
+    held.begun.acquire()
+    shown = held.orders[0].titles
+    assert all(len(title) == 120 and title.startswith(name[:100]) for title, name in zip(shown, names, strict=True))
+    assert all(title.endswith('x.jpeg') for title in shown)
+
+
+def test_a_fault_of_ours_ends_its_job_and_not_the_queue(client, held, monkeypatch):
+    def broken(order, say):
+        monkeypatch.undo()
+        raise KeyError('a bug')
+    monkeypatch.setattr(held, 'merge', broken)
+    job = client.start(THREE)
+    told = client.wait(job)
+    assert told['state'] == 'failed' and "an error of this program, not of the photos: KeyError: 'a" in told['error']
+    held.go.release()
+    assert client.wait(client.start(THREE))['state'] == 'finished'
+
+
 def test_messages_have_the_users_names_and_not_our_folders(tmp_path):
     text = f'{tmp_path}/photo-2.tif: the same pixels as {tmp_path}/photo-1.jpg. {tmp_path}: photo-12.png, photo-1: x'
     told = messages.with_names(text, tmp_path, ['photo-2.tif', 'b (2).tif'])
