@@ -7,16 +7,17 @@ must not come from another site's page (`Origin`, `Sec-Fetch-Site`). The page ma
 import asyncio
 import contextlib
 import json
+import os
 import pathlib
 import re
-from collections.abc import AsyncIterator
-from typing import Any
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, BinaryIO
 
 from starlette.applications import Starlette
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import FileResponse, JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -31,6 +32,7 @@ SAFE = ('GET', 'HEAD')
 SAME_SITE = (None, 'same-origin', 'none')  # of Sec-Fetch-Site: not said, from the page, typed by the user
 LARGEST_JSON = 100_000  # bytes
 SWEEP_SECONDS = 5.0
+PART = 2**18  # bytes of a file, sent at once
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' blob: data:; "
     "base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
@@ -45,6 +47,11 @@ TYPES = {'.js': 'text/javascript', '.css': 'text/css', '.jpg': 'image/jpeg'}
 
 _HERE = pathlib.Path(__file__).parent
 _VIEWER = pathlib.Path(html_report.__file__).parent
+
+
+def _parts(file: BinaryIO) -> Iterator[bytes]:
+    with file:
+        yield from iter(lambda: file.read(PART), b'')
 
 
 def build(jobs: Jobs) -> Starlette:
@@ -106,13 +113,14 @@ def _api(jobs: Jobs) -> list[Route]:
 
     async def download(request: Request) -> Response:
         path = jobs.file(request.path_params['job'], request.path_params['kind'])
-        shown = path.suffix in TYPES
+        headers = {} if path.suffix in TYPES else {'Content-Disposition': 'attachment'}
         try:
-            found = path.stat()
+            file = await asyncio.to_thread(open, path, 'rb')  # now: a file that is removed meanwhile is sent whole
         except FileNotFoundError as error:
             raise Refused(404, 'this result was removed') from error
-        return FileResponse(path, stat_result=found, media_type=TYPES.get(path.suffix, 'application/octet-stream'),
-                            headers={} if shown else {'Content-Disposition': 'attachment'})  # fmt: skip
+        headers['Content-Length'] = str(os.fstat(file.fileno()).st_size)
+        return StreamingResponse(_parts(file), headers=headers,
+                                 media_type=TYPES.get(path.suffix, 'application/octet-stream'))  # fmt: skip
 
     return [
         Route('/api/jobs', create, methods=['POST']),

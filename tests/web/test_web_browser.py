@@ -37,6 +37,12 @@ def visit(page, server, width=1280, height=900, mobile=False):
     page.wait(f'location.port === "{server.port}" && document.readyState === "complete"')
 
 
+def begin(page, server):
+    """The page as one who comes for the first time sees it."""
+    page.run('try { sessionStorage.clear(); } catch { /* no page yet */ }')
+    visit(page, server)
+
+
 def choose(page, paths):
     page.send('DOM.enable')
     found = page.send('Runtime.evaluate', expression='document.getElementById("files")')['result']['objectId']
@@ -126,7 +132,7 @@ def test_loaded_anew_on_a_phone_the_result_is_still_there_and_fits(merged, serve
 def test_an_error_names_the_file_and_leads_to_its_cure(browser, server, jpegs, tmp_path):
     plain = tmp_path / 'no exif.png'
     Image.open(jpegs[2]).save(plain)
-    visit(browser, server)
+    begin(browser, server)
     choose(browser, [*jpegs[:2], plain])
     by_keyboard(browser, '#merge', 'Enter')
     browser.wait("!document.getElementById('error').hidden")
@@ -145,7 +151,7 @@ def test_an_error_names_the_file_and_leads_to_its_cure(browser, server, jpegs, t
 def test_a_failure_is_shown_after_the_page_was_loaded_anew(browser, server, jpegs, tmp_path):
     cut = tmp_path / 'cut.jpg'
     cut.write_bytes(jpegs[0].read_bytes()[:500])
-    visit(browser, server)
+    begin(browser, server)
     job = server.start({path.name: path.read_bytes() for path in (*jpegs[:2], cut)})
     assert server.wait(job)['state'] == 'failed'
     browser.run(f"sessionStorage.setItem('afunet', JSON.stringify({{ job: '{job}', stem: 'x' }}))")
@@ -163,7 +169,7 @@ def test_a_failure_is_shown_after_the_page_was_loaded_anew(browser, server, jpeg
 
 
 def test_a_refusal_of_the_server_is_shown(browser, server, jpegs):
-    visit(browser, server)
+    begin(browser, server)
     choose(browser, jpegs)
     browser.run("{ const field = document.querySelector('#photos input'); field.value = '1/0'; "
                 "field.dispatchEvent(new Event('input')); }")  # fmt: skip
