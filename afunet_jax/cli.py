@@ -1,4 +1,4 @@
-"""What the command-line programs share: errors of ours are printed as messages, all others keep their trace.
+"""What the command-line programs share: errors of ours and of files are messages, all others keep their trace.
 
 Exit status: 0 done; 2 (`EXIT_ERROR`) a mistake or a fault that the message explains; 128 + N ended by signal N
 (130 Ctrl-C, 143 SIGTERM, 138 SIGUSR1 on Linux), after what `afunet_jax.signals` says.
@@ -27,6 +27,8 @@ def run(main: Callable[[Sequence[str]], None]) -> NoReturn:
 def errors_as_messages(main: Callable[..., Any]) -> Callable[..., Any]:
     """Decorates `main`: an `AFUNetError` becomes `error: message` on stderr and exit status 2.
 
+    So does what the system refuses to do with a file that it names.
+
     A signal of `signals.SIGNALS` ends `main` with a message and exit status 128 + its number.
     """
 
@@ -39,6 +41,10 @@ def errors_as_messages(main: Callable[..., Any]) -> Callable[..., Any]:
                 return main(*args)
         except AFUNetError as error:
             _exit(f'error: {error}', EXIT_ERROR)
+        except OSError as error:
+            if error.filename is None or error.strerror is None:
+                raise
+            _exit(f'error: {error.filename}: {error.strerror}. Check the path, its rights and the space left', EXIT_ERROR)
         except signals.Interrupted as interruption:
             _exit(str(interruption), interruption.status)
 

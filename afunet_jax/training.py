@@ -224,8 +224,7 @@ class Trainer:
             if (before or {}).get('validation_due'):
                 self._keep_best(first, state, log, asked)
                 if first == train.steps:
-                    self._last_saved = None
-                    self._save(first, state, log)
+                    self._save_validated(first, state, log)
             for step in range(first + 1, train.steps + 1):
                 stop = parallel.on_devices(int(asked.number is not None))
                 state, metrics = self._step(state, parallel.shard(next(self._batches)), loss, stop)
@@ -244,7 +243,7 @@ class Trainer:
             self._save(step, state, log, validation_due=True)  # a validation can take longer than there is time to end
             self._keep_best(step, state, log, asked)
             if last:
-                self._last_saved = None  # the same step again: its validation is done
+                self._save_validated(step, state, log)
         if last or step % train.checkpoint_every == 0:
             self._save(step, state, log)
         if not last and (log.stop or (asked.number is not None and parallel.process_count() == 1)):
@@ -270,6 +269,12 @@ class Trainer:
             about = {**self._about(), 'log': log.get_state(validation_due)}
             self._saved.save(step, host.params, host.opt_state, about)
         self._last_saved = step
+
+    def _save_validated(self, step: int, state: TrainState, log: Log) -> None:
+        """The last step again, whose validation is done: not before its best parameters are on the disk."""
+        self._saved.wait()
+        self._last_saved = None
+        self._save(step, state, log)
 
     def _keep_best(self, step: int, state: TrainState, log: Log, asked: signals.Asked) -> None:
         log.drain()

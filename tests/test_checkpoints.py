@@ -19,6 +19,7 @@ import small
 import tensorstore
 
 from afunet_jax import checkpoints, files, manifest, torch_weights
+from afunet_jax.checkpoints import saving
 from afunet_jax.errors import CheckpointError, WeightsError
 from afunet_jax.models import afunet
 
@@ -341,6 +342,32 @@ def test_a_save_that_fails_is_an_error_and_leaves_the_others_whole(workdir, para
     saved.save(4, params, {'moment': np.zeros(8)}, ABOUT)  # there is room again
     saved.close()
     assert restored_step(workdir, params, step=4)[0] == 4
+
+
+@pytest.mark.parametrize('killed', [True, False])
+def test_the_only_checkpoint_stays_until_the_one_of_the_same_step_is_in_its_place(tmp_path, params, monkeypatch, killed):
+    saved, rename = checkpoints.Checkpoints(tmp_path, keep=1), pathlib.Path.rename
+    saved.save(3, params, {'moment': np.zeros(7)}, ABOUT)
+    saved.wait()
+
+    def failing(path, place):
+        if path.name == '.saving-3':
+            raise OSError(errno.EIO, 'Input/output error')
+        return rename(path, place)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pathlib.Path, 'rename', failing)
+        if killed:
+            patch.setattr(saving._Folder, '_clear', lambda folder: None)
+        saved.save(3, params, {'moment': np.ones(7)}, ABOUT)
+        with pytest.raises(CheckpointError, match='Input/output error'):
+            saved.wait()
+    if killed:
+        saved = checkpoints.Checkpoints(tmp_path, keep=1)
+    assert [path.name for path in (tmp_path / 'checkpoints').iterdir()] == ['3']
+    step, found, state, _ = saved.restore_newest(params, {'moment': np.zeros(7)})
+    assert step == 3 and not state['moment'].any()
+    assert_equal(found, params)
 
 
 LIMITED = """

@@ -9,7 +9,7 @@ import time
 import pytest
 import small
 
-from afunet_jax import cli, signals
+from afunet_jax import cli, files, signals
 from afunet_jax.errors import DataError
 
 
@@ -25,6 +25,29 @@ def test_an_error_of_ours_is_a_message_and_status_2(capsys):
 
     assert ended(main) == cli.EXIT_ERROR
     assert capsys.readouterr().err == 'error: no such scene\n'
+
+
+def test_what_the_system_refuses_to_do_with_a_file_is_a_message(tmp_path, capsys):
+    (tmp_path / 'file').write_text('x')
+    for main in (lambda: files.write_json(tmp_path / 'file' / 'a.json', {}), lambda: open(tmp_path / 'none', 'rb')):
+        assert ended(main) == cli.EXIT_ERROR
+        told = capsys.readouterr().err
+        assert told.startswith(f'error: {tmp_path}/') and 'Check the path, its rights and the space left' in told
+    with pytest.raises(OSError, match='without a file'):
+        cli.errors_as_messages(lambda: (_ for _ in ()).throw(OSError(5, 'without a file')))()
+
+
+def test_a_full_disk_names_the_file_that_was_to_be_written(tmp_path):
+    code = (
+        'import resource, signal, sys; from afunet_jax import cli, files\n'
+        'signal.signal(signal.SIGXFSZ, signal.SIG_IGN); resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))\n'
+        'cli.errors_as_messages(lambda: files.write_text(sys.argv[1], "x" * 10**6))()'
+    )
+    run = subprocess.run([sys.executable, '-c', code, tmp_path / 'a.txt'], cwd=small.ROOT, capture_output=True, text=True)
+    assert (run.returncode, run.stderr) == (
+        cli.EXIT_ERROR, f'error: {tmp_path}/a.txt: File too large. Check the path, its rights and the space left\n'
+    )  # fmt: skip
+    assert not list(tmp_path.iterdir())
 
 
 def test_names_that_the_screen_cannot_show_do_not_end_a_program():

@@ -5,6 +5,7 @@ Whole processes. The quick one of them kills a training three times; more of tha
 """
 
 import contextlib
+import errno
 import json
 import os
 import pathlib
@@ -24,7 +25,7 @@ import optax
 import pytest
 import small
 
-from afunet_jax import checkpoints, evaluation, parallel, sizes, training
+from afunet_jax import checkpoints, evaluation, manifest, parallel, sizes, training
 from afunet_jax.data import record
 from afunet_jax.errors import CheckpointError, DataError, TrainingError
 from afunet_jax.metrics import registry
@@ -129,6 +130,28 @@ class Linear(nn.Module):
     @nn.compact
     def __call__(self, x, train=False, positions=None):
         return nn.Dense(3)(x)
+
+
+def test_the_best_of_the_last_step_is_found_again_where_it_could_not_be_written(config, tmp_path, monkeypatch, capsys):
+    config.validation.every, write = 4, manifest.write
+
+    def failing(path, **about):
+        if path.parent.name == checkpoints.BEST:
+            time.sleep(0.5)  # the other checkpoint is sooner
+            raise OSError(errno.EIO, 'Input/output error')
+        return write(path, **about)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(manifest, 'write', failing)
+        with pytest.raises(CheckpointError, match='best: a checkpoint cannot be written.*the same command then goes on'):
+            train(config, tmp_path / 'run')
+    assert not list((tmp_path / 'run' / checkpoints.BEST).iterdir())
+    lines = train(config, tmp_path / 'run')
+    assert [path.name for path in (tmp_path / 'run' / checkpoints.BEST).iterdir()] == ['4']
+    assert [line['step'] for line in lines if 'validation' in line] == [4]
+    assert 'nothing to do' not in capsys.readouterr().err
+    train(config, tmp_path / 'run')
+    assert 'nothing to do' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('bad', [np.nan, np.inf, 1e38])

@@ -33,6 +33,7 @@ from afunet_jax.errors import CheckpointError
 
 CLEARING_SECONDS = 5.0  # to remove what a failed save has left, at most
 SAVING = '.saving'  # begins the names of folders that are being written
+REPLACED = '.replaced-'  # and of the checkpoint in whose place one will come
 UNFINISHED = (f'{SAVING}*', '*.orbax-checkpoint-tmp*')  # left by killed processes; the second by format version 1
 DAMAGED = '.damaged'  # ends the names of checkpoints that were set aside
 _one_at_a_time = threading.Lock()  # Orbax counts its saves in one place, for all threads
@@ -170,6 +171,8 @@ class _Folder:
         self._error: BaseException | None = None
         with said(path):
             path.mkdir(parents=True, exist_ok=True)
+            if process == 0:
+                self._put_back()
             for pattern in UNFINISHED if process == 0 else ():
                 for left_behind in path.glob(pattern):
                     shutil.rmtree(left_behind, ignore_errors=True)
@@ -210,6 +213,8 @@ class _Folder:
 
     def _clear(self) -> None:
         """Removes what a failed save has left. Orbax's threads go on writing for a moment after the error."""
+        with contextlib.suppress(OSError):
+            self._put_back()
         end = time.monotonic() + CLEARING_SECONDS
         while (parts := list(self.path.glob(f'{SAVING}*'))) and time.monotonic() < end:
             for part in parts:
@@ -226,20 +231,25 @@ class _Folder:
 
     def _put(self, temporary: pathlib.Path, step: int) -> None:
         """Into its place, and the oldest away, in this order."""
-        place, before = self.path / str(step), None
+        place, before = self.path / str(step), self.path / f'{REPLACED}{step}'
         if place.exists():
-            before = self._aside(place)
+            place.rename(before)
         temporary.rename(place)
         manifest.sync(self.path)
-        if before:
-            shutil.rmtree(before, ignore_errors=True)
+        shutil.rmtree(before, ignore_errors=True)
         others = sorted(other for other in self.steps() if other != step)  # what was saved last stays at any step
         for old in others[: max(0, len(others) + 1 - self._keep)]:
             self._remove(self.path / str(old))
 
-    def _remove(self, place: pathlib.Path) -> None:
-        shutil.rmtree(self._aside(place), ignore_errors=True)
+    def _put_back(self) -> None:
+        """A checkpoint that was to be replaced by one of the same step, which did not come."""
+        for before in self.path.glob(f'{REPLACED}*'):
+            place = self.path / before.name.removeprefix(REPLACED)
+            if place.exists():
+                shutil.rmtree(before, ignore_errors=True)
+            else:
+                before.rename(place)
 
-    def _aside(self, place: pathlib.Path) -> pathlib.Path:
-        """Renames it: no part of it shall pass for a checkpoint while it is removed."""
-        return place.rename(self.path / f'{SAVING}-no-more-{place.name}')
+    def _remove(self, place: pathlib.Path) -> None:
+        """Renames it first: no part of it shall pass for a checkpoint while it is removed."""
+        shutil.rmtree(place.rename(self.path / f'{SAVING}-no-more-{place.name}'), ignore_errors=True)

@@ -4,7 +4,9 @@ import csv
 import dataclasses
 import json
 import math
+import os
 
+import cv2
 import numpy as np
 import pytest
 
@@ -482,6 +484,14 @@ def test_nothing_is_overwritten_or_left_behind(written, images, tmp_path):
     with pytest.raises(DataError, match='twice as wide'):
         brackets.write_brackets(tmp_path / 'set', bad, request, own, progress=None)
     assert sorted(p.name for p in tmp_path.iterdir()) == ['bad']
+
+
+def test_a_worker_that_is_ended_is_a_message_and_leaves_nothing(images, tmp_path, monkeypatch):
+    monkeypatch.setattr(cv2, 'setNumThreads', os._exit)  # what each worker begins with
+    with pytest.raises(DataError, match='one of the 2 processes was ended.*fewer workers'):
+        brackets.write_brackets(tmp_path / 'set', images, REQUEST, images / 'own.csv', workers=2, progress=None)
+    assert not (tmp_path / 'set').exists()
+
 
 
 def test_the_command_writes_a_set_and_a_sheet(images, tmp_path, capsys):

@@ -1,6 +1,6 @@
 """Writing a set of brackets in Kalantari's layout, whole or not at all, in parallel processes if asked."""
 
-import concurrent.futures
+import concurrent.futures.process
 import dataclasses
 import json
 import math
@@ -117,6 +117,9 @@ def _records(whole, request: Request, sources: dict, workers: int) -> Iterator[d
     ) as pool:
         try:
             yield from pool.map(_write_one, *zip(*tasks))
+        except concurrent.futures.process.BrokenProcessPool as error:
+            raise DataError(f'Brackets: one of the {workers} processes was ended, most likely for want of memory (each '
+                            'takes up to 3 GB). Ask for fewer workers.') from error
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise

@@ -18,6 +18,7 @@ PROJECTIONS = ('panorama', 'photo')
 BUILT_IN = pathlib.Path(__file__).with_name('sources.csv')
 COLUMNS = ('file', 'split', 'projection')  # must be there and filled in
 LARGEST_WIDTH = 2048  # wider images are reduced: enough for pictures of 1000 rows, and 100 MB a panorama
+KEPT = 20  # images in the memory of a process, and as many enlarged panoramas: 2.5 GB if all are of the largest width
 ENLARGEMENT = 2  # linear sampling of a copy this much larger is about as sharp as cubic sampling
 
 
@@ -155,9 +156,9 @@ def enlarge(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return np.clip(cv2.resize(image, size, interpolation=cv2.INTER_CUBIC), low, high)
 
 
-@functools.cache
+@functools.lru_cache(KEPT)
 def read_image(source: Source) -> np.ndarray:
-    """The radiance of a source, float32 `[H, W, 3]`, at most `LARGEST_WIDTH` wide; read once a process.
+    """The radiance of a source, float32 `[H, W, 3]`, at most `LARGEST_WIDTH` wide; the last `KEPT` are kept.
 
     Raises:
         DataError: not readable, negative or not finite values, all black, or no equirectangular panorama.
@@ -177,7 +178,7 @@ def read_image(source: Source) -> np.ndarray:
     return image
 
 
-@functools.cache
+@functools.lru_cache(KEPT)
 def panorama_texture(source: Source) -> np.ndarray:
     """A panorama `ENLARGEMENT` times larger, without a seam at its left and right end."""
     image = read_image(source)
