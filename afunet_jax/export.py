@@ -33,7 +33,6 @@ FORMAT_VERSION = 1
 PLATFORMS = ('cpu', 'cuda', 'rocm', 'tpu')
 DEFAULT_PLATFORMS = ('cpu', 'cuda')
 AT_ONCE = ('row', 'image')
-PRECISION = 'highest'  # of products: a GPU's default would cost float32 half of its digits
 SOME_WINDOWS = 1  # of a symbolic image: any number but 0 means a row of windows
 DESCRIPTION_ENDING = '.json'
 
@@ -73,9 +72,9 @@ def export_network(
     sides = [str(side or f'{model.window_size}*{symbol}') for side, symbol in ((size.height, 'h'), (size.width, 'w'))]
     shape = (size.batch, *jax_export.symbolic_shape(', '.join(sides)), afunet.INPUT_CHANNELS)
     windows = 0 if at_once == 'image' else (size.width or 0) // model.window_size * size.batch or SOME_WINDOWS
-    network = model.clone(chunk_windows=windows, remat='off', attention='plain')
+    network = model.clone(chunk_windows=windows, remat='off', attention='plain', precision='highest')
     apply = jax.jit(lambda x: network.apply({'params': params}, x))
-    with execution.for_any_device(), jax.default_matmul_precision(PRECISION):
+    with execution.for_any_device():
         return jax_export.export(apply, platforms=tuple(platforms))(jax.ShapeDtypeStruct(shape, jnp.float32))
 
 

@@ -139,7 +139,8 @@ def gradients(
             return losses.error_prediction(blended['candidates'][0], blended['log_errors'][0], batch['label'])
         return loss(prediction, batch['label'])
 
-    (total, terms), found = jax.value_and_grad(objective, has_aux=True)(params)
+    with jax.default_matmul_precision(model.precision):
+        (total, terms), found = jax.value_and_grad(objective, has_aux=True)(params)
     found, metrics = parallel.mean((found, {'loss': total, **terms}))
     return found, {**metrics, STOP: parallel.total(stop)}
 

@@ -126,6 +126,7 @@ class Linear(nn.Module):
 
     window_size: int = 8
     chunk_windows: int = 8
+    precision: str = 'highest'
 
     @nn.compact
     def __call__(self, x, train=False, positions=None):

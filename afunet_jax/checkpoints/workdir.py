@@ -13,7 +13,8 @@ from afunet_jax.checkpoints.layout import BEST, CONFIG_FILE, LATEST, LOCK, said
 from afunet_jax.errors import CheckpointError
 
 MOST_CONFIG_BYTES = 10_000_000
-SINCE = {'model.head': 'sigmoid'}  # settings that runs of older releases did not have, and what those did
+# Settings that runs of older releases did not have, and what those did (on a CPU: there was no precision to choose).
+SINCE = {'model.head': 'sigmoid', 'model.precision': 'highest'}
 
 
 def flat(tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -23,13 +23,14 @@ from afunet_jax.models.execution import ATTENTIONS, Execution
 from afunet_jax.models.layers import INIT_STD, Conv3x3, LayerNorm, normal_deviation
 
 DTYPES = ('float32', 'bfloat16')
+PRECISIONS = ('highest', 'default')
 HEADS = ('sigmoid', 'blend')
 BLENDED = 'blended'  # collection of what a blending head mixes, for its training
 # Above these a file's or an option's network would take hours to build, and is a mistake.
 MAX_WIDTH, MAX_DEPTH, MAX_WINDOW, MAX_MLP_RATIO = 3072, 32, 32, 64
 MAX_STAGES = 6  # SAM's stochastic depth is spaced for six stages, whatever T is
 INPUT_CHANNELS = 18
-NOT_ARCHITECTURE = ('drop_path', 'chunk_windows', 'remat', 'attention', 'dtype')  # weights do not depend on them
+NOT_ARCHITECTURE = ('drop_path', 'chunk_windows', 'remat', 'attention', 'dtype', 'precision')  # weights do not depend on them
 INITIAL_CONSTANTS = {'bias': 0, 'scale': 1, 'temperature': 1, 'beta_1': 0.5, 'beta_3': 0.5}  # all else is random
 
 
@@ -50,6 +51,9 @@ class AFUNet(nn.Module):
         chunk_windows, remat, attention: how it is computed: speed and memory, not values; see `execution.Execution`.
         dtype: of feature maps and matrix products, 'float32' or 'bfloat16'. Parameters, the input and its first
             convolution, norms, softmax, sums over the image, the head and the output are float32 in any case.
+        precision: of products of float32: 'highest', or 'default': a GPU's own, which rounds their factors to ten bits
+            (TF32). A gradient's own products have it where `jax.grad` is called inside `jax.default_matmul_precision`,
+            as `training.gradients` does. On a CPU both are the same.
     """
 
     num_stages: int = 4
@@ -68,6 +72,7 @@ class AFUNet(nn.Module):
     remat: str = 'auto'
     attention: str = 'plain'
     dtype: str = 'float32'
+    precision: str = 'highest'
 
     @nn.compact
     def __call__(self, x: jax.Array, train: bool = False, positions: jax.Array | None = None) -> jax.Array:
@@ -88,6 +93,10 @@ class AFUNet(nn.Module):
             ConfigError: the network's settings.
         """
         check_architecture(self)
+        with jax.default_matmul_precision(self.precision):
+            return self._merged(x, train, positions)
+
+    def _merged(self, x: jax.Array, train: bool, positions: jax.Array | None) -> jax.Array:
         height, width = _check_input(x, self.window_size)
         padded = x = _pad_to_multiple(x, self.window_size)
         channels = self.width // 3
@@ -197,6 +206,7 @@ def check_architecture(model: AFUNet) -> None:
         (m.remat in ('auto', 'on', 'off'), 'remat is auto, on or off', m.remat),
         (m.attention in ATTENTIONS, f'attention is one of {", ".join(ATTENTIONS)}', m.attention),
         (m.dtype in DTYPES, f'dtype is one of {", ".join(DTYPES)}', m.dtype),
+        (m.precision in PRECISIONS, f'precision is one of {", ".join(PRECISIONS)}', m.precision),
         (0 <= m.drop_path < 1, 'drop_path is in [0, 1)', m.drop_path),
         (m.order in ORDERS, f'order is one of {", ".join(ORDERS)}', m.order),
         (m.ablation in ABLATIONS, f'ablation is one of {", ".join(ABLATIONS)}', m.ablation),

@@ -1,6 +1,7 @@
 """The network against the release's numbers, and its own rules."""
 
 import functools
+import re
 
 import golden_weights
 import jax
@@ -9,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from afunet_jax import torch_twin, torch_weights
+from afunet_jax import losses, parallel, torch_twin, torch_weights, training
 from afunet_jax.errors import ConfigError, DataError
 from afunet_jax.models import afm, afunet, fused_attention
 from afunet_jax.models.afunet import AFUNet
@@ -193,6 +194,33 @@ def test_the_fused_kernel_gives_the_values_and_gradients_of_the_plain_one(monkey
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-6 * max(1, np.abs(b).max()))
 
 
+def precisions(f, *shapes):
+    """Those of the products and convolutions of a program for NVIDIA GPUs."""
+    text = jax.jit(f).trace(*shapes).lower(lowering_platforms=('cuda',)).as_text()
+    products = [line for line in text.splitlines() if 'stablehlo.dot' in line or 'stablehlo.convolution' in line]
+    assert len(products) > 20
+    return {found for line in products for found in re.findall('HIGHEST|HIGH|DEFAULT', line) or ['DEFAULT']}
+
+
+@pytest.mark.parametrize('chunk_windows', [0, 4])
+@pytest.mark.parametrize(('precision', 'expected'), [('highest', {'HIGHEST'}), ('default', {'DEFAULT'})])
+def test_float32_products_are_not_rounded_on_a_gpu_unless_asked(precision, expected, chunk_windows):
+    model = AFUNet(**SMALL, precision=precision, chunk_windows=chunk_windows, remat='on')
+    params, x = afunet.parameter_shapes(model), jax.ShapeDtypeStruct((1, 16, 16, 18), jnp.float32)
+    batch = {'input': x, 'label': jax.ShapeDtypeStruct((1, 16, 16, 3), jnp.float32)}
+    step = jax.ShapeDtypeStruct((), jnp.int32)
+
+    def gradients(params, step, batch, stop):
+        one_device = lambda *a: training.gradients(*a, model=model, seed=0)  # noqa: E731
+        return jax.vmap(one_device, in_axes=None, axis_size=1, axis_name=parallel.AXIS)(
+            params, step, batch, losses.make_loss('release'), stop
+        )
+
+    with jax.default_matmul_precision('high'):  # neither one's
+        assert precisions(lambda params, x: model.apply({'params': params}, x), params, x) == expected
+        assert precisions(gradients, params, step, batch, step) == expected
+
+
 def test_the_fused_kernel_is_refused_where_there_is_no_gpu():
     model = AFUNet(**SMALL, attention='fused')
     with pytest.raises(ConfigError, match='attention=fused'):
@@ -291,7 +319,8 @@ def test_inputs_that_cannot_be_merged_are_refused(shape):
     ('setting', 'value'),
     [('num_stages', 0), ('num_stages', 7), ('width', 71), ('sfm_heads', 5), ('sam_heads', 5), ('cfm_heads', 0),
      ('window_size', 7), ('order', 'FAF'), ('ablation', 'M5'), ('head', 'tanh'), ('drop_path', 1.0), ('sfm_depth', 0), ('mlp_ratio', 0),
-     ('chunk_windows', -2), ('remat', 'maybe'), ('attention', 'flash'), ('dtype', 'float16')],
+     ('chunk_windows', -2), ('remat', 'maybe'), ('attention', 'flash'), ('dtype', 'float16'),
+     ('precision', 'exact')],
 )  # fmt: skip
 def test_impossible_settings_are_refused_with_rule_and_value(setting, value):
     with pytest.raises(ConfigError, match=f'{setting}.*{value}'):
