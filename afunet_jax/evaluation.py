@@ -236,7 +236,12 @@ def _measure(scene: Scene, method: str, image: np.ndarray, metrics: Sequence[str
     try:
         return measure(image, scene.label, metrics)
     except DataError as error:
-        raise DataError(f'scene {scene.name}, {method}: {error}') from error
+        cures = [
+            'eval.baselines=False leaves the baselines out.' if method in BASELINES else '',
+            f'The exposures begin at EV {scene.evs[0]:g}; data.subtract_min_ev=True shifts them to 0.' if scene.evs[0]
+            else '',
+        ]  # fmt: skip
+        raise DataError(' '.join([f'scene {scene.name}, {method}: {error}', *filter(None, cures)])) from error
 
 
 def run(model: Any, config: Any, weights: str, out: str | pathlib.Path) -> list[dict[str, Any]]:

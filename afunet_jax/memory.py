@@ -1,13 +1,54 @@
-"""Memory of the process that is free, and that the C library keeps for itself."""
+"""Memory that is free, here and in the process's group, and that the C library keeps for itself."""
 
 import ctypes
 import functools
+import pathlib
+import re
 import sys
 from typing import Any
 
 import jax
 
 LONG_COMPILATION = 1.0  # seconds; shorter ones leave little behind
+
+
+# Of a group of processes (a container, a SLURM job): where it is mounted, its limit, what it has taken, and what of that
+# is files in memory that can be let go (Linux kernel: admin-guide/cgroup-v2 and cgroup-v1/memory).
+GROUPS = {
+    '': ('sys/fs/cgroup', 'memory.max', 'memory.current', 'inactive_file'),
+    'memory': ('sys/fs/cgroup/memory', 'memory.limit_in_bytes', 'memory.usage_in_bytes', 'total_inactive_file'),
+}
+
+
+def free(root: pathlib.Path = pathlib.Path('/')) -> int | None:
+    """Bytes of the machine's memory that this process can still have, or None if the system does not say.
+
+    Linux alone: what is free, or what the limits of the process's groups leave, if that is less.
+    """
+    info = root / 'proc/meminfo'
+    found = re.search(r'^MemAvailable:\s*(\d+) kB', info.read_text(), re.M) if info.exists() else None
+    return min([int(found[1]) * 1024, *_left_in_groups(root)]) if found else None
+
+
+def _left_in_groups(root: pathlib.Path) -> list[int]:
+    """Bytes that the group of this process, and each around it, may still take."""
+    left, listed = [], root / 'proc/self/cgroup'
+    for line in listed.read_text().splitlines() if listed.exists() else ():
+        _, controllers, path = line.split(':', 2)
+        for name in {'', 'memory'} & set(controllers.split(',')):
+            mount, *files = GROUPS[name]
+            group = pathlib.PurePosixPath(path.lstrip('/'))
+            left += [_left(root / mount / part, *files) for part in (group, *group.parents)]
+    return [found for found in left if found is not None]
+
+
+def _left(group: pathlib.Path, limit: str, taken: str, files: str) -> int | None:
+    try:
+        found = re.search(rf'^{files} (\d+)$', (group / 'memory.stat').read_text(), re.M)
+        in_use = int((group / taken).read_text()) - (int(found[1]) if found else 0)
+        return max(0, int((group / limit).read_text()) - in_use)
+    except (OSError, ValueError):  # not mounted, or no limit: 'max'
+        return None
 
 
 def give_back() -> None:

@@ -146,13 +146,11 @@ def _processor() -> str:
 
 
 def free_memory() -> int | None:
-    """Bytes that are free where arrays are computed: on the first device, or in this machine; None if unknown."""
+    """Bytes that are free where arrays are computed: on the first device, or here; None if unknown."""
     stats = jax.local_devices()[0].memory_stats() or {}
     if 'bytes_limit' in stats:
         return stats['bytes_limit'] - stats.get('bytes_in_use', 0)
-    info = pathlib.Path('/proc/meminfo')
-    found = re.search(r'^MemAvailable:\s*(\d+) kB', info.read_text(), re.M) if info.exists() else None
-    return int(found[1]) * 1024 if found and jax.default_backend() == 'cpu' else None
+    return memory.free() if jax.default_backend() == 'cpu' else None
 
 
 def process_index() -> int:

@@ -27,11 +27,12 @@ from afunet_jax.errors import CheckpointError, ConfigError
 from afunet_jax.models import afunet
 from afunet_jax.training_log import NON_FINITE, SKIPPED, STOP, Log
 
-FREE_SETTINGS = (  # may differ when a run goes on: they change no number of it beyond rounding
+FREE_SETTINGS = (  # may differ when a run goes on: neither its steps nor its validations depend on them, beyond rounding
     'model.chunk_windows', 'model.remat', 'model.attention', 'data.dir', 'data.prepared_dir', 'data.follow_links',
-    'data.max_pixels', 'loss.vgg_weights', 'eval', 'train.threads', 'train.log_every', 'train.checkpoint_every',
-    'train.keep_checkpoints', 'train.non_finite',
-    'train.non_finite_limit', 'validation.every',
+    'data.max_pixels', 'loss.vgg_weights', 'train.threads', 'train.log_every', 'train.checkpoint_every',
+    'train.keep_checkpoints', 'train.non_finite', 'train.non_finite_limit', 'validation.every', 'eval.split',
+    'eval.memory_limit', 'eval.metrics', 'eval.baselines', 'eval.report', 'eval.report_inline', 'eval.pictures',
+    'eval.scenes',
 )  # fmt: skip
 
 

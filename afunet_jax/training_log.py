@@ -114,12 +114,13 @@ class Log:
         now = time.monotonic()
         rate = (step - self._last_step) * self._train.batch_size / (now - self._last)
         means = {key: value / self._count for key, value in self._sums.items()} if self._count else {}
+        before = max(0, step - 1 - self._skipped_in_all)  # steps that the schedule has counted
         line = {
             'step': step,
-            'epoch': (step - 1) * self._epochs // self._train.steps,
+            'epoch': before * self._epochs // self._train.steps,
             **means,
             **({SKIPPED: self._skipped} if self._skipped else {}),
-            'learning_rate': float(self._schedule(step - 1)),
+            'learning_rate': float(self._schedule(before)),
             'images_per_second': round(rate, 3),
         }
         self._append(step, line)

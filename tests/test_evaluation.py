@@ -333,3 +333,11 @@ def test_fewer_windows_are_computed_at_once_until_the_image_fits():
         evaluation.Network(model, params, 8, memory_limit=needed * 0.01).merge(x)
     with pytest.raises(ConfigError, match='memory_limit'):
         evaluation.Network(model, params, 8, memory_limit=-1)
+
+
+def test_a_baseline_beyond_all_values_names_the_cures():
+    rng = np.random.default_rng(0)
+    ldrs = rng.integers(60_000, 65_536, (3, 16, 16, 3)).astype(np.uint16)
+    scene = Scene('dark', ldrs, np.float32([-5, 0, 5]), rng.random((16, 16, 3), np.float32))
+    with pytest.raises(DataError, match=r'scene dark, weighted merge: .*eval.baselines=False.*EV -5; data.subtract_min_ev'):
+        evaluation.evaluate({'weighted merge': evaluation.timed(baselines.weighted_merge)}, [scene], metrics=('psnr_mu',))

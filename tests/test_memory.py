@@ -51,3 +51,45 @@ def test_it_follows_long_compilations_and_no_others(monkeypatch):
     assert first
     jax.jit(lambda x: jnp.sin(x) + 3)(jnp.ones(3))
     assert len(calls) == 2 * first
+
+
+GROUPS = {  # what a system lists, and what it says of each group: limit, taken, files that can be let go
+    'v2': ('0::/job/step\n', 'sys/fs/cgroup', ('memory.max', 'memory.current', 'inactive_file')),
+    'v1': ('5:cpu:/\n4:memory:/job/step\n', 'sys/fs/cgroup/memory',
+           ('memory.limit_in_bytes', 'memory.usage_in_bytes', 'total_inactive_file')),
+}  # fmt: skip
+
+
+def system(root, version, sizes):
+    """Files as Linux has them, 8 GB available; `sizes`: group to limit, taken, files."""
+    listed, mount, (limit, taken, files) = GROUPS[version]
+    (root / 'proc/self').mkdir(parents=True)
+    (root / 'proc/meminfo').write_text('MemTotal: 16000000 kB\nMemAvailable:    8000000 kB\n')
+    (root / 'proc/self/cgroup').write_text(listed)
+    for group, (most, used, cached) in sizes.items():
+        folder = root / mount / group
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / limit).write_text(f'{most}\n')
+        (folder / taken).write_text(f'{used}\n')
+        (folder / 'memory.stat').write_text(f'anon 1\n{files} {cached}\nactive_file 7\n')
+
+
+@pytest.mark.parametrize('version', GROUPS)
+@pytest.mark.parametrize(
+    ('sizes', 'expected'),
+    [
+        ({'job/step': (5_000, 4_000, 1_000)}, 2_000),
+        ({'job/step': ('max', 4_000, 0), 'job': (9_000, 4_000, 0)}, 5_000),
+        ({'job/step': (9_000, 4_000, 0), 'job': (6_000, 4_500, 0), '.': (2**62, 5_000, 0)}, 1_500),
+        ({'job/step': (3_000, 4_000, 0)}, 0),
+        ({'job/step': ('max', 4_000, 0)}, 8_000_000 * 1024),
+        ({}, 8_000_000 * 1024),
+    ],
+)  # fmt: skip
+def test_the_limit_of_a_container_or_job_counts(tmp_path, version, sizes, expected):
+    system(tmp_path, version, sizes)
+    assert memory.free(tmp_path) == expected
+
+
+def test_a_system_that_does_not_say_what_is_free(tmp_path):
+    assert memory.free(tmp_path) is None

@@ -220,6 +220,13 @@ def test_more_steps_that_are_not_finite_than_the_limit_stop_the_run(config, tmp_
     log.close()
 
 
+def test_the_rate_that_is_logged_is_the_one_that_was_used(config, tmp_path):
+    log = Log(tmp_path, 0, lambda count: 0.1 / (1 + count), config, {'skipped_in_all': 2})
+    log.write(6)  # the sixth step, the fourth that Adam counts
+    log.close()
+    assert json.loads((tmp_path / 'metrics.jsonl').read_text())['learning_rate'] == 0.1 / 4
+
+
 def test_a_second_run_is_refused_and_the_first_one_left_alone(config, finished):
     workdir, lines = finished
     with checkpoints.locked_workdir(workdir):

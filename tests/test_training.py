@@ -199,6 +199,14 @@ def test_a_finished_run_is_left_as_it_is(config, data, finished, tmp_path):
     assert without_speed(train(config, workdir)) == without_speed(lines)
 
 
+def test_a_run_goes_on_with_the_validation_that_it_began_with(config, finished):
+    config.eval.update(pictures=False, metrics=('psnr_mu',), memory_limit=1.0, scenes=1)
+    train(config, finished[0])
+    config.eval.pad_to = 16
+    with pytest.raises(CheckpointError, match=r'another configuration(.|\n)*eval.pad_to: 8 there, 16 now'):
+        train(config, finished[0])
+
+
 def test_initial_weights_are_where_a_run_begins(config, finished, tmp_path):
     workdir, _ = finished
     config.optimizer.update(learning_rate=1e-12, final_learning_rate=1e-12)
