@@ -22,7 +22,8 @@ from typing import Any
 
 import numpy as np
 
-from afunet_jax import files, reports
+from afunet_jax import cli, files, reports
+from afunet_jax.errors import ConfigError
 from benchmarks.works import WORKS, Work
 
 ROOT = pathlib.Path(__file__).parent.parent
@@ -38,6 +39,7 @@ class Side:
         self._process = subprocess.Popen(
             [sys.executable, '-m', 'benchmarks.sides', side, name, str(folder)],
             cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env={**os.environ, 'XLA_PYTHON_CLIENT_PREALLOCATE': 'false'},  # a GPU's memory is for both sides
         )  # fmt: skip
         self._answer()
         self.first_seconds = self.run()
@@ -131,8 +133,12 @@ def about() -> dict[str, Any]:
         'import json, jax, torch; print(json.dumps({"device": jax.devices()[0].device_kind, "jax": jax.__version__, '
         '"torch": torch.__version__, "torch_threads": torch.get_num_threads()}))'
     )
-    found = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True).stdout
-    return {**json.loads(found.splitlines()[-1]), 'cpu': processor(), 'cores': os.cpu_count(),
+    found = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    if found.returncode:
+        reason = ' '.join(found.stderr.strip().splitlines()[-1:])
+        raise ConfigError(f'jax and PyTorch cannot be used side by side here ({reason}); run: pip install -r '
+                          'requirements-dev.txt')  # fmt: skip
+    return {**json.loads(found.stdout.splitlines()[-1]), 'cpu': processor(), 'cores': os.cpu_count(),
             'python': platform.python_version()}  # fmt: skip
 
 
@@ -150,11 +156,13 @@ def processor(cpuinfo: str = '/proc/cpuinfo') -> str:
     return ', '.join(part for part in parts if part)
 
 
+@cli.errors_as_messages
 def main() -> None:
+    """The command line."""
     parser = argparse.ArgumentParser(prog='python -m benchmarks', description=__doc__.split('\n')[0])
     parser.add_argument('--work', default='inference_128,inference_256,train_1', help=f'of {", ".join(WORKS)}, or all')
     parser.add_argument('--compile', action='store_true', help='also against torch.compile')
-    parser.add_argument('--repeats', type=int, default=0, help='measured runs per side; 0: the default of each work')
+    parser.add_argument('--repeats', type=cli.natural, default=0, help='measured runs per side; 0: the default of each work')
     parser.add_argument('--json', help='file for the results')
     flags = parser.parse_args()
     names = list(WORKS) if flags.work == 'all' else flags.work.split(',')

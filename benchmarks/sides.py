@@ -24,9 +24,6 @@ WEIGHTS = 'weights.npz'  # a PyTorch state dict
 
 def ours(work: works.Work, folder: pathlib.Path) -> Run:
     """Sets a work up in JAX."""
-    import jax
-
-    jax.config.update('jax_default_matmul_precision', 'highest')
     from afunet_jax import evaluation, losses, parallel, torch_weights, training
     from afunet_jax.models import afunet
     from configs import default
@@ -72,6 +69,7 @@ def twin(work: works.Work, folder: pathlib.Path, compiled: bool = False) -> Run:
 
     from afunet_jax import torch_twin
 
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False  # float32, as ours
     device = 'cuda' if torch.cuda.is_available() else 'cpu'
     model = torch_twin.AFUNetTwin(drop_path=0.0)
     with np.load(folder / WEIGHTS) as weights:

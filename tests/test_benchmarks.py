@@ -9,6 +9,7 @@ import pytest
 import small
 
 import benchmarks.__main__ as program
+from afunet_jax.errors import ConfigError
 from benchmarks import works
 
 KEYS = {'name', 'ours_s', 'twin_s', 'ratio', 'ours_peak_mb', 'twin_peak_mb', 'ours_first_s', 'difference'}
@@ -53,6 +54,12 @@ def test_the_processor_is_named_with_its_generation_and_vectors(tmp_path):
     (tmp_path / 'cpuinfo').write_text('\n'.join(one.format(i) for i in range(2)))
     assert program.processor(str(tmp_path / 'cpuinfo')) == 'AMD EPYC, cpu family 26, model 2, avx512f'
     assert program.processor(str(tmp_path / 'none')) != ''
+
+
+def test_without_pytorch_the_cure_is_named(monkeypatch):
+    monkeypatch.setattr(program.sys, 'executable', '/bin/false')
+    with pytest.raises(ConfigError, match='requirements-dev.txt'):
+        program.about()
 
 
 def test_an_unknown_work_is_refused():

@@ -354,6 +354,15 @@ def test_tables_of_the_paper_are_lists_of_our_variants():
     assert [model.num_stages for model in models['6']] == [2, 3, 4, 5, 6]
 
 
+def test_tables_are_found_in_any_folder(tmp_path):
+    configs = tmp_path / 'a, b' / 'configs'
+    configs.mkdir(parents=True)
+    (configs / 'variants.py').touch()
+    assert entries.table_configs('5', configs.parent)[1] == ('FA', f'{configs}/variants.py:FA')
+    with pytest.raises(ConfigError, match='variants.py: no such config file; --programs is the folder'):
+        entries.table_configs('5', tmp_path)
+
+
 def test_an_unknown_table_names_the_known_ones():
     with pytest.raises(ConfigError, match="4, 5, 6, not '7'.*--configs"):
         entries.table_configs('7')
@@ -362,6 +371,7 @@ def test_an_unknown_table_names_the_known_ones():
 @pytest.mark.parametrize(('arguments', 'message'), [
     (['--config.train.stepps=3'], 'Did you mean "steps" instead of "stepps"?'),
     (['--config.train.steps=abc'], 'abc'),
+    (['--config.train.steps=0'], 'config.py:a: train.steps is at least 1, not 0'),
     (['--config.model.width=10'], 'config.py:a: model: width is a multiple of 3'),
     (['--config.train.steps', '3'], 'unknown argument --config.train.steps'),
     (['--steps=3'], 'unknown argument --steps=3'),

@@ -27,7 +27,7 @@ TABLES = {  # of the paper: name in our table to variant
 RECORD = 'record.json'
 EVALUATION, RESULTS = 'eval', 'results.json'
 FREE_IN_RESULTS = (  # change no figure of an evaluation, nor of its training
-    *(key for key in training.FREE_SETTINGS if key not in ('data.dir', 'eval')), 'eval.memory_limit',
+    *(key for key in training.FREE_SETTINGS if key != 'data.dir' and not key.startswith('eval.')), 'eval.memory_limit',
 )  # fmt: skip
 STEP_TAIL = 8192  # bytes at the end of the training's log that hold a whole line
 RESOLVE = """
@@ -148,7 +148,9 @@ def table_configs(table: str, programs: pathlib.Path = PROGRAMS) -> list[tuple[s
             'other lists are given by --configs'
         )
     path = programs / VARIANTS
-    return parse_configs(','.join(f'{name}={path}:{variant}' for name, variant in TABLES[table].items()))
+    if not path.is_file():
+        raise ConfigError(f'{path}: no such config file; --programs is the folder that holds {VARIANTS}')
+    return [(name, f'{path}:{variant}') for name, variant in TABLES[table].items()]
 
 
 def resolve(
@@ -180,6 +182,8 @@ def resolve(
             parameters = afunet.count_parameters(afunet.parameter_shapes(afunet.build(settings['model'])))
         except ConfigError as error:
             raise ConfigError(f'{config}: {error}') from error
+        if settings['train']['steps'] < 1:
+            raise ConfigError(f'{config}: train.steps is at least 1, not {settings["train"]["steps"]}')
         entries.append(Entry(name, config, out / name, settings, parameters))
     return entries
 

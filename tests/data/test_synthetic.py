@@ -224,6 +224,29 @@ def test_foreign_folders_are_left_alone(tmp_path, content):
     assert sorted(tmp_path.rglob('*')) == before
 
 
+def test_a_link_to_a_folder_is_followed(tmp_path):
+    (tmp_path / 'disk').mkdir()
+    (tmp_path / 'link').symlink_to(tmp_path / 'disk')
+    synthetic.write_scenes(tmp_path / 'link', 1, 0, 32, 48, progress=None)
+    assert (tmp_path / 'disk' / 'Training' / '001' / 'HDRImg.hdr').is_file() and (tmp_path / 'link').is_symlink()
+
+
+def test_the_working_directory_is_refused_before_anything_is_painted(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(synthetic.folders, 'make_scene', None)
+    with pytest.raises(DataError, match='the working directory.*Name one inside it'):
+        synthetic.write_scenes('.', 1, 0, 32, 48, progress=None)
+    assert tmp_path.exists() and not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(('flags', 'told'), [
+    (['--seed=-1'], 'the seed must be 0 or more'), (['--height=0'], 'at least 32'), (['--evs', '4', '2', '0'], 'rising'),
+    (['--sheet_width=10'], 'pixels wide, not 10. Give a larger --sheet_width')])
+def test_a_sheet_alone_has_the_same_rules(tmp_path, capsys, flags, told):
+    assert main([f'--sheet={tmp_path}/s.png', '--height=32', '--width=48', *flags]) == 1
+    assert told in capsys.readouterr().err and not list(tmp_path.iterdir())
+
+
 def test_an_interrupted_run_leaves_nothing(tmp_path):
     def stop(done, total, name):
         raise KeyboardInterrupt

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 
 from afunet_jax import cli, image_io
 from afunet_jax.data.synthetic.compose import make_scene
-from afunet_jax.data.synthetic.folders import write_scenes
+from afunet_jax.data.synthetic.folders import check_request, write_scenes
 from afunet_jax.data.synthetic.sheet import contact_sheet
 from afunet_jax.errors import AFUNetError
 
@@ -55,6 +55,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if args.out:
             write_scenes(args.out, args.train, args.test, args.height, args.width, args.seed, evs)
         if args.sheet:
+            check_request(SHEET_SCENES, 0, args.height, args.width, args.seed, evs)
             scenes = [make_scene(args.seed, k, args.height, args.width, evs) for k in range(SHEET_SCENES)]
             image_io.write_ldr(args.sheet, contact_sheet(scenes, args.sheet_width))
     except AFUNetError as error:

@@ -38,7 +38,7 @@ def _manifest(train: int, test: int, height: int, width: int, seed: int, evs) ->
     }
 
 
-def _check(train: int, test: int, height: int, width: int, seed: int, evs) -> None:
+def check_request(train: int, test: int, height: int, width: int, seed: int, evs) -> None:
     """The rules of a request; the message names the value."""
     if min(train, test) < 0 or train + test == 0 or train > TEST_OFFSET:
         raise DataError(
@@ -90,9 +90,12 @@ def write_whole(folder: PathLike, fill: Callable[[pathlib.Path], None]) -> None:
     Raises:
         DataError: the folder holds something, or cannot be made or written; what `fill` raises passes through.
     """
-    folder = pathlib.Path(folder)
+    folder = pathlib.Path(os.path.realpath(folder))  # where a link leads to
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise DataError(f'{folder}: already holds something. Name another folder, or remove it first.')
+    if folder == pathlib.Path.cwd() or os.path.ismount(folder):
+        raise DataError(f'{folder}: the working directory, or where a disk is mounted, which no folder can take the '
+                        f'place of. Name one inside it: {folder / "scenes"}.')
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = pathlib.Path(
@@ -154,7 +157,7 @@ def write_scenes(
     Raises:
         DataError: the folder holds something, the request breaks a rule, or a file cannot be written.
     """
-    _check(train, test, height, width, seed, evs)
+    check_request(train, test, height, width, seed, evs)
     line = ProgressLine('Painting scenes') if progress == 'stderr' else progress
     write_whole(folder, lambda whole: _write_all(whole, _manifest(train, test, height, width, seed, evs), line))
 

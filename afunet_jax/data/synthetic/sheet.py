@@ -1,11 +1,11 @@
 """A contact sheet: for each scene its three exposures and its label."""
 
-
 import cv2
 import numpy as np
 
 from afunet_jax import hdr
 from afunet_jax.data.scenes import Scene
+from afunet_jax.errors import DataError
 
 GAP = 6  # pixels between pictures
 PAPER = 255
@@ -22,8 +22,13 @@ def picture_row(scene: Scene, width: int) -> np.ndarray:
 
 
 def contact_sheet(scenes: list[Scene], width: int = 1600, columns: int = 2) -> np.ndarray:
-    """The rows of `scenes` in columns, uint8 `[H, about width, 3]`, RGB."""
+    """The rows of `scenes` in columns, uint8 `[H, about width, 3]`, RGB. DataError if `width` leaves them no pixel."""
     each = (width - (columns + 1) * GAP) // columns
+    height, across = scenes[0].label.shape[:2]
+    least = -(-across // height)  # of a picture, for it to have a row
+    if (each - GAP) // 4 < least:
+        raise DataError(f'A contact sheet of such scenes is at least {columns * (4 * least + 2 * GAP) + GAP} pixels '
+                        f'wide, not {width}. Give a larger --sheet_width.')
     rows = [picture_row(scene, (each - GAP) // 4) for scene in scenes]
     height, across = rows[0].shape[:2]
     lines = -(-len(rows) // columns)
