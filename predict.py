@@ -90,17 +90,23 @@ def _outputs(flags: argparse.Namespace, brackets: Sequence) -> list[list[pathlib
 def _check(flags: argparse.Namespace, brackets: Sequence, outputs: Sequence[Sequence[pathlib.Path]]) -> None:
     """Refuses what cannot be written, and what must not be overwritten."""
     paths = [path for bracket in brackets for path in getattr(bracket, 'paths', bracket)]
-    sources, folders = ({_file(path) for path in some} for some in (paths, {path.parent for path in paths}))
+    sources, folders = {_file(path) for path in paths}, {folder for path in paths for folder in _folders(path)}
     for path in (path for paths in outputs for path in paths):
         merging.check_output(path, flags.hdr_screen)
         if os.path.exists(path) and _file(path) in sources:
             raise ConfigError(f'{path}: one of the photos that are merged, which is never overwritten; write the '
                               'result into another folder, or under another name')  # fmt: skip
-        if os.path.exists(path) and _file(path.resolve().parent) in folders and photos.is_photo(path):
-            raise ConfigError(f'{path}: a photo beside those that are merged, which is never overwritten; write the '
+        foreign = os.path.exists(path) and photos.is_photo(path)
+        if foreign and (flags.overwrite or _folders(path) & folders):
+            raise ConfigError(f'{path}: a photo, and no result of this program, which is never overwritten; write the '
                               'result into another folder, or under another name')  # fmt: skip
         if os.path.exists(path) and _files(flags.out) and not flags.overwrite:
             raise ConfigError(f'{path}: is there already; name another file, or add --overwrite')
+
+
+def _folders(path: pathlib.Path) -> set[tuple[int, int]]:
+    """Where a file is, and where it really is if that is a link."""
+    return {_file(path.parent), _file(path.resolve().parent)}
 
 
 def _file(path: pathlib.Path) -> tuple[int, int]:
@@ -120,7 +126,7 @@ def main(arguments: list[str] | None = None) -> int:
     _check(flags, brackets, outputs)
     missing = [[path for path in paths if flags.overwrite or not os.path.exists(path)] for paths in outputs]
     if not all(missing):
-        told = f'{missing.count([])} of {len(brackets)} brackets are merged already; --overwrite merges them again'
+        told = f'{missing.count([])} of {len(brackets)} brackets have their files; --overwrite merges them again'
         print(told, file=sys.stderr)
         brackets = [bracket for bracket, paths in zip(brackets, missing) if paths]
         missing = [paths for paths in missing if paths]

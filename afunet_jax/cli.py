@@ -44,7 +44,8 @@ def errors_as_messages(main: Callable[..., Any]) -> Callable[..., Any]:
         except OSError as error:
             if error.filename is None or error.strerror is None:
                 raise
-            _exit(f'error: {error.filename}: {error.strerror}. Check the path, its rights and the space left', EXIT_ERROR)
+            cure = 'Check the path, its rights and the space left'
+            _exit(f'error: {error.filename}: {error.strerror}. {cure}', EXIT_ERROR)
         except signals.Interrupted as interruption:
             _exit(str(interruption), interruption.status)
 

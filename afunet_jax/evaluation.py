@@ -132,7 +132,8 @@ class Network:
         if size not in self._compiled:
             sizes.note(('network', *size))
             start = time.perf_counter()
-            limit = self._memory_limit or parallel.free_memory() or math.inf
+            free = parallel.free_memory() if not self._memory_limit else self._memory_limit
+            limit = math.inf if free is None else free
             for model in self._variants():
                 x = jax.ShapeDtypeStruct((*size, 18), jnp.float32)
                 apply = jax.jit(lambda params, x, model=model: model.apply({'params': params}, x))

@@ -31,8 +31,8 @@ def replacing(path: str | pathlib.Path) -> Iterator[pathlib.Path]:
         yield temporary
         os.replace(temporary, path)
     except OSError as error:
-        if error.filename in (None, name):  # a full disk names no file, and nobody knows the temporary one
-            error.filename, error.filename2 = str(path), None
+        if error.errno and error.filename in (None, name):  # a full disk names no file, nobody knows the temporary one
+            error.filename = str(path)
         raise
     finally:
         temporary.unlink(missing_ok=True)

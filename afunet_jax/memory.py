@@ -12,11 +12,11 @@ import jax
 LONG_COMPILATION = 1.0  # seconds; shorter ones leave little behind
 
 
-# Of a group of processes (a container, a SLURM job): where it is mounted, its limit, what it has taken, and what of that
-# is files in memory that can be let go (Linux kernel: admin-guide/cgroup-v2 and cgroup-v1/memory).
+# Of a group of processes (a container, a SLURM job): where it is mounted, its limit, what it has taken, and what of
+# that are files in memory, which can be let go (Linux kernel: admin-guide/cgroup-v2 and cgroup-v1/memory).
 GROUPS = {
-    '': ('sys/fs/cgroup', 'memory.max', 'memory.current', 'inactive_file'),
-    'memory': ('sys/fs/cgroup/memory', 'memory.limit_in_bytes', 'memory.usage_in_bytes', 'total_inactive_file'),
+    '': ('sys/fs/cgroup', 'memory.max', 'memory.current', '(?:in)?active_file'),
+    'memory': ('sys/fs/cgroup/memory', 'memory.limit_in_bytes', 'memory.usage_in_bytes', 'total_(?:in)?active_file'),
 }
 
 
@@ -34,8 +34,9 @@ def _left_in_groups(root: pathlib.Path) -> list[int]:
     """Bytes that the group of this process, and each around it, may still take."""
     left, listed = [], root / 'proc/self/cgroup'
     for line in listed.read_text().splitlines() if listed.exists() else ():
-        _, controllers, path = line.split(':', 2)
-        for name in {'', 'memory'} & set(controllers.split(',')):
+        _, _, about = line.partition(':')
+        controllers, _, path = about.partition(':')
+        for name in GROUPS.keys() & set(controllers.split(',')):
             mount, *files = GROUPS[name]
             group = pathlib.PurePosixPath(path.lstrip('/'))
             left += [_left(root / mount / part, *files) for part in (group, *group.parents)]
@@ -44,8 +45,8 @@ def _left_in_groups(root: pathlib.Path) -> list[int]:
 
 def _left(group: pathlib.Path, limit: str, taken: str, files: str) -> int | None:
     try:
-        found = re.search(rf'^{files} (\d+)$', (group / 'memory.stat').read_text(), re.M)
-        in_use = int((group / taken).read_text()) - (int(found[1]) if found else 0)
+        kept = re.findall(rf'^{files} (\d+)$', (group / 'memory.stat').read_text(), re.M)
+        in_use = int((group / taken).read_text()) - sum(map(int, kept))
         return max(0, int((group / limit).read_text()) - in_use)
     except (OSError, ValueError):  # not mounted, or no limit: 'max'
         return None

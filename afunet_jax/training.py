@@ -27,7 +27,7 @@ from afunet_jax.errors import CheckpointError, ConfigError
 from afunet_jax.models import afunet
 from afunet_jax.training_log import NON_FINITE, SKIPPED, STOP, Log
 
-FREE_SETTINGS = (  # may differ when a run goes on: neither its steps nor its validations depend on them, beyond rounding
+FREE_SETTINGS = (  # may differ when a run goes on: neither its steps nor validations depend on them beyond rounding
     'model.chunk_windows', 'model.remat', 'model.attention', 'data.dir', 'data.prepared_dir', 'data.follow_links',
     'data.max_pixels', 'loss.vgg_weights', 'train.threads', 'train.log_every', 'train.checkpoint_every',
     'train.keep_checkpoints', 'train.non_finite', 'train.non_finite_limit', 'validation.every', 'eval.split',
@@ -273,8 +273,7 @@ class Trainer:
         self._last_saved = step
 
     def _save_validated(self, step: int, state: TrainState, log: Log) -> None:
-        """The last step again, whose validation is done: not before its best parameters are on the disk."""
-        self._saved.wait()
+        """The last step again, whose validation is done."""
         self._last_saved = None
         self._save(step, state, log)
 

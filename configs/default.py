@@ -40,7 +40,7 @@ def model() -> ml_collections.ConfigDict:
     c.remat = 'auto'  # gradients recompute the blocks' inside: 'on', 'off', 'auto': on a CPU. Memory and speed only
     c.attention = 'plain'  # of windows: by XLA, or 'fused': by one kernel on a GPU. Speed and memory only
     c.dtype = 'float32'  # of feature maps and products, or 'bfloat16'; parameters and sums are float32 in any case
-    c.precision = 'highest'  # of float32 products, or 'default': the device's own, TF32 on NVIDIA GPUs. No matter on a CPU
+    c.precision = 'highest'  # of float32 products, or 'default', the device's: TF32 on NVIDIA GPUs, the same on CPUs
     return c
 
 

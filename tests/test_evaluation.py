@@ -335,6 +335,16 @@ def test_fewer_windows_are_computed_at_once_until_the_image_fits():
         evaluation.Network(model, params, 8, memory_limit=-1)
 
 
+def test_where_no_memory_is_free_no_image_fits(monkeypatch):
+    model = afunet.build(small.MODEL)
+    network = evaluation.Network(model, afunet.init_params(model, 0), pad_to=8)
+    monkeypatch.setattr(evaluation.parallel, 'free_memory', lambda: 0)
+    with pytest.raises(DataError, match='0.00 GB are free or allowed'):
+        network.merge(np.zeros((1, 16, 16, 18), np.float32))
+    monkeypatch.setattr(evaluation.parallel, 'free_memory', lambda: None)  # not known
+    assert network.merge(np.zeros((1, 16, 16, 18), np.float32)).shape == (1, 16, 16, 3)
+
+
 def test_a_baseline_beyond_all_values_names_the_cures():
     rng = np.random.default_rng(0)
     ldrs = rng.integers(60_000, 65_536, (3, 16, 16, 3)).astype(np.uint16)

@@ -90,6 +90,14 @@ def test_tiffs_are_turned_upright(tmp_path, ldr, options, dtype, orientation):
     np.testing.assert_array_equal(read(tmp_path / 'a.tif'), turned.astype(np.uint16) * 257 if dtype == 'uint8' else turned)
 
 
+@pytest.mark.parametrize(('kind', 'bigtiff'), [('b', False), ('h', False), ('I', False), ('Q', False), ('Q', True)])
+@pytest.mark.filterwarnings('ignore::afunet_jax.image_io.EightBitWarning')
+def test_an_orientation_of_another_type_counts_too(tmp_path, ldr, kind, bigtiff):
+    stored, tags = (ldr // 257).astype(np.uint8), [(274, kind, 1, 6, True)]
+    tifffile.imwrite(tmp_path / 'a.tif', stored, photometric='rgb', bigtiff=bigtiff, extratags=tags)
+    np.testing.assert_array_equal(image_io.read_ldr(tmp_path / 'a.tif') // 257, np.rot90(stored, -1))
+
+
 @pytest.mark.parametrize('name', ['a.tif', 'a.tiff', 'a.png'])
 def test_ldr_round_trip_16_bits(tmp_path, ldr, name):
     image_io.write_ldr(tmp_path / name, ldr)

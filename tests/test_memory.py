@@ -54,9 +54,9 @@ def test_it_follows_long_compilations_and_no_others(monkeypatch):
 
 
 GROUPS = {  # what a system lists, and what it says of each group: limit, taken, files that can be let go
-    'v2': ('0::/job/step\n', 'sys/fs/cgroup', ('memory.max', 'memory.current', 'inactive_file')),
+    'v2': ('\n0::/job/step\n', 'sys/fs/cgroup', ('memory.max', 'memory.current', 'active_file')),
     'v1': ('5:cpu:/\n4:memory:/job/step\n', 'sys/fs/cgroup/memory',
-           ('memory.limit_in_bytes', 'memory.usage_in_bytes', 'total_inactive_file')),
+           ('memory.limit_in_bytes', 'memory.usage_in_bytes', 'total_active_file')),
 }  # fmt: skip
 
 
@@ -71,7 +71,8 @@ def system(root, version, sizes):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / limit).write_text(f'{most}\n')
         (folder / taken).write_text(f'{used}\n')
-        (folder / 'memory.stat').write_text(f'anon 1\n{files} {cached}\nactive_file 7\n')
+        halves = ''.join(f'{files.replace("active", kind)} {cached // 2}\n' for kind in ('active', 'inactive'))
+        (folder / 'memory.stat').write_text(f'anon 1\n{halves}workingset_refault_file 7\n')
 
 
 @pytest.mark.parametrize('version', GROUPS)

@@ -55,7 +55,7 @@ class Checkpoints:
         self._main = process == 0
 
     def save(self, step: int, params: Any, state: Any, about: Mapping[str, Any]) -> None:
-        """Saves in the background; the arrays are NumPy, and copied.
+        """Saves in the background; the arrays are NumPy, and copied. Best parameters that are being saved come first.
 
         Args:
             step: number of finished steps.
@@ -66,6 +66,7 @@ class Checkpoints:
         Raises:
             CheckpointError: the save before this one has failed.
         """
+        self._best.wait()  # what is saved here says that they are found
         self._latest.save(step, {PARAMS: params, STATE: state}, about)
 
     def save_best(self, step: int, params: Any, about: Mapping[str, Any]) -> None:

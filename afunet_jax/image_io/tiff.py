@@ -8,6 +8,7 @@ from afunet_jax.image_io.content import FETCH_AGAIN, MAX_PIXELS, PathLike, check
 
 TIFF_MAGIC = (b'II*\0', b'MM\0*', b'II+\0', b'MM\0+')  # the last two are BigTIFF
 _TYPES = {1: 'B', 3: 'H', 4: 'I', 16: 'Q'}  # BYTE, SHORT, LONG, LONG8: all that the tags below use
+_NUMBERS = {**_TYPES, 6: 'b', 8: 'h', 9: 'i'}  # and SBYTE, SSHORT, SLONG, which decoders take for an orientation
 _PHOTOMETRIC, _BLACK_IS_ZERO, _RGB, _YCBCR = 262, 1, 2, 6
 _PLANAR, _INTERLEAVED = 284, 1
 _WIDTH, _HEIGHT, _BITS, _ORIENTATION, _SAMPLES = 256, 257, 258, 274, 277
@@ -57,6 +58,8 @@ def tiff_tags(data: bytes) -> dict[int, tuple[int, ...]]:
     order, pointer, _ = _formats(data)
     tags, room = {}, len(data)
     for tag, kind, count, value, _ in _entries(data):
+        if kind not in _TYPES or not count:
+            continue
         values = f'{order}{count}{_TYPES[kind]}'
         room -= struct.calcsize(values)
         if room < 0:  # thousands of tags that share one long place would fill the memory
@@ -76,15 +79,15 @@ def as_stored(data: bytes) -> tuple[bytes, int]:
     Returns:
         `(data, orientation)`, the data as they were where the orientation is 1 or cannot be read.
     """
+    order, orientation, changed = _formats(data)[0], 1, bytearray(data)
     try:
-        found = [entry for entry in _entries(data) if entry[0] == _ORIENTATION and entry[2] == 1]
+        for tag, kind, count, value, place in _entries(data):
+            number = order + _NUMBERS.get(kind, 'x')
+            if tag == _ORIENTATION and kind in _NUMBERS and count == 1 and struct.calcsize(number) <= len(value):
+                (orientation,) = struct.unpack_from(number, value)
+                struct.pack_into(number, changed, place, 1)
     except struct.error:
         return data, 1
-    order, orientation, changed = _formats(data)[0], 1, None
-    for _, kind, _, value, place in found:
-        (orientation,) = struct.unpack_from(order + _TYPES[kind], value)
-        changed = changed or bytearray(data)
-        struct.pack_into(order + _TYPES[kind], changed, place, 1)
     return (data, 1) if orientation == 1 else (bytes(changed), orientation)
 
 
@@ -95,7 +98,7 @@ def _formats(data: bytes) -> tuple[str, str, str]:
 
 
 def _entries(data: bytes) -> Iterator[tuple[int, int, int, bytes, int]]:
-    """Tag, type, count, value (or its place), and where that stands: the whole numbers of the first directory."""
+    """Of each entry of the first directory: tag, type, count, value (or its place), and where that stands."""
     order, pointer, entry = _formats(data)
     number = 'Q' if pointer == 'Q' else 'H'
     (place,) = _unpack(order + pointer, data, 8 if pointer == 'Q' else 4)
@@ -104,8 +107,7 @@ def _entries(data: bytes) -> Iterator[tuple[int, int, int, bytes, int]]:
     size = struct.calcsize(order + entry)
     for start in range(place, place + entries * size, size):
         tag, kind, count, value = _unpack(order + entry, data, start)
-        if kind in _TYPES and count:
-            yield tag, kind, count, value, start + size - len(value)
+        yield tag, kind, count, value, start + size - len(value)
 
 
 def _unpack(values: str, data: bytes, place: int) -> tuple:

@@ -30,7 +30,8 @@ BLENDED = 'blended'  # collection of what a blending head mixes, for its trainin
 MAX_WIDTH, MAX_DEPTH, MAX_WINDOW, MAX_MLP_RATIO = 3072, 32, 32, 64
 MAX_STAGES = 6  # SAM's stochastic depth is spaced for six stages, whatever T is
 INPUT_CHANNELS = 18
-NOT_ARCHITECTURE = ('drop_path', 'chunk_windows', 'remat', 'attention', 'dtype', 'precision')  # weights do not depend on them
+# Weights do not depend on them.
+NOT_ARCHITECTURE = ('drop_path', 'chunk_windows', 'remat', 'attention', 'dtype', 'precision')
 INITIAL_CONSTANTS = {'bias': 0, 'scale': 1, 'temperature': 1, 'beta_1': 0.5, 'beta_3': 0.5}  # all else is random
 
 

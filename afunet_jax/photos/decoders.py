@@ -68,10 +68,13 @@ def decode(path: pathlib.Path, max_pixels: int, white_balance: tuple[float, ...]
 
 
 def is_photo(path: PathLike) -> bool:
-    """Whether a file is of a kind that is read here, and not one of our results."""
+    """Whether a file is of a kind that is read here, and not one of our results; True if it cannot be read at all."""
     path = pathlib.Path(path)
     try:
-        _kind(path, image_io.read_start(path, _START))
+        with open(path, 'rb') as file:
+            _kind(path, file.read(_START))
+    except OSError:
+        return True
     except DataError:
         return False
     return not marks.is_ours(path)

@@ -203,7 +203,7 @@ def _settings(config: str, overrides: Sequence[str], programs: pathlib.Path) -> 
 def check_folder(entry: Entry) -> None:
     """Raises CheckpointError if the folder belongs to a training with other settings, and lists them."""
     try:
-        checkpoints.check_workdir(entry.folder, entry.settings, training.FREE_SETTINGS)
+        checkpoints.check_workdir(entry.folder, entry.settings, (*training.FREE_SETTINGS, 'eval'))
     except AFUNetError as error:
         raise type(error)(f'{error}\nIn a study, a new --out gives every config a new folder') from error
 

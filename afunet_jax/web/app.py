@@ -10,7 +10,7 @@ import json
 import os
 import pathlib
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any, BinaryIO
 
 from starlette.applications import Starlette
@@ -49,9 +49,18 @@ _HERE = pathlib.Path(__file__).parent
 _VIEWER = pathlib.Path(html_report.__file__).parent
 
 
-def _parts(file: BinaryIO) -> Iterator[bytes]:
-    with file:
-        yield from iter(lambda: file.read(PART), b'')
+class _FileBeingSent(StreamingResponse):
+    """The content of an open file, which is closed whatever becomes of the answer."""
+
+    def __init__(self, file: BinaryIO, **options: Any):
+        super().__init__(iter(lambda: file.read(PART), b''), **options)
+        self._file = file
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            self._file.close()
 
 
 def build(jobs: Jobs) -> Starlette:
@@ -119,8 +128,7 @@ def _api(jobs: Jobs) -> list[Route]:
         except FileNotFoundError as error:
             raise Refused(404, 'this result was removed') from error
         headers['Content-Length'] = str(os.fstat(file.fileno()).st_size)
-        return StreamingResponse(_parts(file), headers=headers,
-                                 media_type=TYPES.get(path.suffix, 'application/octet-stream'))  # fmt: skip
+        return _FileBeingSent(file, headers=headers, media_type=TYPES.get(path.suffix, 'application/octet-stream'))
 
     return [
         Route('/api/jobs', create, methods=['POST']),

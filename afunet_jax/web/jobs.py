@@ -311,6 +311,7 @@ class Jobs:
                 found, error = None, str(raised)
             except Exception as raised:  # a bug of ours: the next job is merged all the same
                 traceback.print_exc()
+                self._merging.kill()  # it may still be at this job
                 found, error = None, worker.our_fault(raised)
             self._finish(job, found, error)
 

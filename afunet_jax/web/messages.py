@@ -25,10 +25,12 @@ INSTEAD = {  # what messages say, and what can be done on the page
 
 
 def clean(name: str) -> str:
-    """A file's name to show: the last part of a path, cut short, without control characters and marks that turn text."""
+    """A file's name to show: the last part of a path, not too long, without control characters that turn text."""
     last = ''.join(c if c.isprintable() else '\N{REPLACEMENT CHARACTER}' for c in re.split(r'[/\\]', name)[-1])
-    ending = pathlib.PurePath(last).suffix[:ENDING_CHARACTERS]
-    return last[: NAME_CHARACTERS - len(ending)].removesuffix(ending) + ending or 'photo'
+    if len(last) > NAME_CHARACTERS:
+        ending = pathlib.PurePath(last).suffix[:ENDING_CHARACTERS]
+        last = last[: NAME_CHARACTERS - len(ending)] + ending
+    return last or 'photo'
 
 
 def with_names(text: str, folder: pathlib.Path, names: Sequence[str]) -> str:

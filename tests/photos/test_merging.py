@@ -120,7 +120,7 @@ def test_a_folder_of_folders_is_merged_and_a_bad_one_is_told(scene, weights, tmp
     assert 'error: two' in told.err and 'b.tif' in told.err and '1 of 2 brackets failed' in told.err
     write_photos(tmp_path / 'shoot' / 'two', scene)
     predict(tmp_path / 'shoot', f'--weights={weights}', f'--out={tmp_path}/out')
-    assert '1 of 2 brackets are merged already' in capsys.readouterr().err
+    assert '1 of 2 brackets have their files;' in capsys.readouterr().err
     assert len(list((tmp_path / 'out').iterdir())) == 4
 
 
@@ -235,16 +235,43 @@ def test_no_photo_is_ever_overwritten(tmp_path, weights, no_network, capsys, way
     assert paths[0].read_bytes() == before
 
 
-@pytest.mark.parametrize('more', [(), ('--overwrite',)])
-@pytest.mark.parametrize('out', ['shoot', 'shoot/IMG_1.jpg', 'shoot/../shoot/IMG_1.jpg'])
-def test_no_photo_beside_them_is_overwritten_or_taken_for_a_result(tmp_path, weights, no_network, capsys, out, more):
+@pytest.fixture
+def raws(tmp_path):
+    """A bracket of a camera that writes two files for each frame."""
     paths = [path.rename(path.with_suffix('.tif')) for path in png_photos(tmp_path / 'shoot')]
-    beside = tmp_path / 'shoot' / 'IMG_1.jpg'  # of a camera that writes two files for each frame
-    Image.new('RGB', (WIDTH, HEIGHT)).save(beside)
+    Image.new('RGB', (WIDTH, HEIGHT)).save(tmp_path / 'shoot' / 'IMG_1.jpg')
+    return paths
+
+
+@pytest.mark.parametrize('more', [(), ('--overwrite',)])
+@pytest.mark.parametrize('way', ['folder', 'file', 'other path', 'links to photos', 'link to folder'])
+def test_no_photo_beside_them_is_overwritten_or_taken_for_a_result(tmp_path, raws, no_network, capsys, way, more):
+    beside, out = raws[0].with_suffix('.jpg'), raws[0].parent
     before = beside.read_bytes()
-    predict(*paths, f'--out={tmp_path}/{out}', '--formats=jpg', *more, status=2)
-    assert 'IMG_1.jpg: a photo beside those that are merged' in capsys.readouterr().err
+    if way == 'links to photos':
+        (tmp_path / 'links').mkdir()
+        for path in raws:
+            (tmp_path / 'links' / path.name).symlink_to(path)
+        raws = [tmp_path / 'links' / path.name for path in raws]
+    elif way == 'link to folder':
+        (tmp_path / 'link').symlink_to(out)
+        out = tmp_path / 'link'
+    out = {'file': beside, 'other path': out / '..' / 'shoot' / beside.name}.get(way, out)
+    predict(*raws, f'--out={out}', '--formats=jpg', *more, status=2)
+    assert 'IMG_1.jpg: a photo, and no result of this program' in capsys.readouterr().err
     assert beside.read_bytes() == before
+
+
+def test_no_photo_elsewhere_is_overwritten(tmp_path, raws, no_network, capsys):
+    out = tmp_path / 'out'
+    out.mkdir()
+    retouched = raws[0].with_suffix('.jpg').rename(out / 'IMG_1.jpg')
+    before = retouched.read_bytes()
+    predict(*raws, f'--out={out}', '--formats=jpg', '--overwrite', status=2)
+    assert 'IMG_1.jpg: a photo, and no result of this program' in capsys.readouterr().err
+    predict(*raws, f'--out={out}', '--formats=jpg')  # what is there stays
+    assert '1 of 1 brackets have their files;' in capsys.readouterr().err
+    assert retouched.read_bytes() == before
 
 
 def test_results_among_the_photos_are_written_anew(photos, weights, capsys):
@@ -252,7 +279,7 @@ def test_results_among_the_photos_are_written_anew(photos, weights, capsys):
     for more in ((), ('--overwrite',)):
         predict(*photos, f'--weights={weights}', f'--out={folder}', '--formats=hdr,exr,png,jpg', *more)
     predict(*photos, f'--weights={weights}', f'--out={folder}', '--formats=hdr,exr,png,jpg')
-    assert '1 of 1 brackets are merged already' in capsys.readouterr().err
+    assert '1 of 1 brackets have their files;' in capsys.readouterr().err
 
 
 def test_the_file_that_is_there_is_named(photos, tmp_path, no_network, capsys):
@@ -268,7 +295,7 @@ def test_a_batch_writes_what_is_missing_and_nothing_else(shoot, weights, tmp_pat
     (tmp_path / 'out' / 'two.png').unlink()
     (tmp_path / 'out' / 'two.hdr').write_bytes(b'mine')
     predict(*arguments)
-    assert '1 of 2 brackets are merged already' in capsys.readouterr().err
+    assert '1 of 2 brackets have their files;' in capsys.readouterr().err
     assert (tmp_path / 'out' / 'two.hdr').read_bytes() == b'mine'
     assert sorted(p.name for p in (tmp_path / 'out').iterdir()) == ['one.hdr', 'one.png', 'two.hdr', 'two.png']
 
@@ -277,7 +304,7 @@ def test_a_folder_with_one_bracket_is_skipped_too(photos, weights, tmp_path, cap
     predict(photos[0].parent, f'--weights={weights}', f'--out={tmp_path}/out')
     monkeypatch.setattr(merging, 'Merger', None)
     predict(photos[0].parent, f'--weights={weights}', f'--out={tmp_path}/out')
-    assert '1 of 1 brackets are merged already' in capsys.readouterr().err
+    assert '1 of 1 brackets have their files;' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize('out, formats', [('merged', 'hdr,png'), ('.', 'hdr,exr,png,jpg')])
@@ -286,9 +313,9 @@ def test_results_in_the_searched_folder_are_no_photos(shoot, weights, capsys, mo
     arguments = f'--weights={weights}', f'--out={out}', f'--formats={formats}'
     for _ in range(2):
         predict('.', *arguments)
-    assert '2 of 2 brackets are merged already' in capsys.readouterr().err
+    assert '2 of 2 brackets have their files;' in capsys.readouterr().err
     predict(*sorted(shoot.iterdir()) if out == 'merged' else ['.'], *arguments)
-    assert '2 of 2 brackets are merged already' in capsys.readouterr().err
+    assert '2 of 2 brackets have their files;' in capsys.readouterr().err
 
 
 def test_a_folder_of_results_is_not_searched_whoever_wrote_them(shoot, tmp_path):
