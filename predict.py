@@ -93,14 +93,15 @@ def _check(flags: argparse.Namespace, brackets: Sequence, outputs: Sequence[Sequ
     sources, folders = {_file(path) for path in paths}, {folder for path in paths for folder in _folders(path)}
     for path in (path for paths in outputs for path in paths):
         merging.check_output(path, flags.hdr_screen)
-        if os.path.exists(path) and _file(path) in sources:
-            raise ConfigError(f'{path}: one of the photos that are merged, which is never overwritten; write the '
-                              'result into another folder, or under another name')  # fmt: skip
-        foreign = os.path.exists(path) and photos.is_photo(path)
-        if foreign and (flags.overwrite or _folders(path) & folders):
-            raise ConfigError(f'{path}: a photo, and no result of this program, which is never overwritten; write the '
-                              'result into another folder, or under another name')  # fmt: skip
-        if os.path.exists(path) and _files(flags.out) and not flags.overwrite:
+        if not os.path.exists(path):
+            continue
+        what = 'one of the photos that are merged' if _file(path) in sources else ''
+        if not what and (flags.overwrite or _folders(path) & folders) and photos.is_photo(path):
+            what = 'a photo, and no result of this program'
+        if what:
+            raise ConfigError(f'{path}: {what}, which is never overwritten; write the result into another folder, or '
+                              'under another name')  # fmt: skip
+        if _files(flags.out) and not flags.overwrite:
             raise ConfigError(f'{path}: is there already; name another file, or add --overwrite')
 
 

@@ -132,8 +132,8 @@ class Network:
         if size not in self._compiled:
             sizes.note(('network', *size))
             start = time.perf_counter()
-            free = parallel.free_memory() if not self._memory_limit else self._memory_limit
-            limit = math.inf if free is None else free
+            limit = self._memory_limit or parallel.free_memory()
+            limit = math.inf if limit is None else limit  # nothing may be free, or it is not known
             for model in self._variants():
                 x = jax.ShapeDtypeStruct((*size, 18), jnp.float32)
                 apply = jax.jit(lambda params, x, model=model: model.apply({'params': params}, x))
@@ -237,12 +237,12 @@ def _measure(scene: Scene, method: str, image: np.ndarray, metrics: Sequence[str
     try:
         return measure(image, scene.label, metrics)
     except DataError as error:
-        cures = [
-            'eval.baselines=False leaves the baselines out.' if method in BASELINES else '',
-            f'The exposures begin at EV {scene.evs[0]:g}; data.subtract_min_ev=True shifts them to 0.' if scene.evs[0]
-            else '',
-        ]  # fmt: skip
-        raise DataError(' '.join([f'scene {scene.name}, {method}: {error}', *filter(None, cures)])) from error
+        told = f'scene {scene.name}, {method}: {error}'
+        if method in BASELINES:
+            told += ' eval.baselines=False leaves the baselines out.'
+        if scene.evs[0]:
+            told += f' The exposures begin at EV {scene.evs[0]:g}; data.subtract_min_ev=True shifts them to 0.'
+        raise DataError(told) from error
 
 
 def run(model: Any, config: Any, weights: str, out: str | pathlib.Path) -> list[dict[str, Any]]:

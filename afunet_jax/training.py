@@ -27,12 +27,14 @@ from afunet_jax.errors import CheckpointError, ConfigError
 from afunet_jax.models import afunet
 from afunet_jax.training_log import NON_FINITE, SKIPPED, STOP, Log
 
-FREE_SETTINGS = (  # may differ when a run goes on: neither its steps nor validations depend on them beyond rounding
+FREE_IN_STEPS = (  # neither a step of training nor an image of the network depends on them beyond rounding
     'model.chunk_windows', 'model.remat', 'model.attention', 'data.dir', 'data.prepared_dir', 'data.follow_links',
     'data.max_pixels', 'loss.vgg_weights', 'train.threads', 'train.log_every', 'train.checkpoint_every',
-    'train.keep_checkpoints', 'train.non_finite', 'train.non_finite_limit', 'validation.every', 'eval.split',
-    'eval.memory_limit', 'eval.metrics', 'eval.baselines', 'eval.report', 'eval.report_inline', 'eval.pictures',
-    'eval.scenes',
+    'train.keep_checkpoints', 'train.non_finite', 'train.non_finite_limit', 'validation.every', 'eval.memory_limit',
+)  # fmt: skip
+FREE_SETTINGS = (  # may differ when a run goes on; of `eval`, all but what its validations depend on
+    *FREE_IN_STEPS, 'eval.split', 'eval.metrics', 'eval.baselines', 'eval.report', 'eval.report_inline',
+    'eval.pictures', 'eval.scenes',
 )  # fmt: skip
 
 
@@ -226,7 +228,8 @@ class Trainer:
             if (before or {}).get('validation_due'):
                 self._keep_best(first, state, log, asked)
                 if first == train.steps:
-                    self._save_validated(first, state, log)
+                    self._last_saved = None
+                    self._save(first, state, log)
             for step in range(first + 1, train.steps + 1):
                 stop = parallel.on_devices(int(asked.number is not None))
                 state, metrics = self._step(state, parallel.shard(next(self._batches)), loss, stop)
@@ -245,7 +248,7 @@ class Trainer:
             self._save(step, state, log, validation_due=True)  # a validation can take longer than there is time to end
             self._keep_best(step, state, log, asked)
             if last:
-                self._save_validated(step, state, log)
+                self._last_saved = None  # the same step again: its validation is done
         if last or step % train.checkpoint_every == 0:
             self._save(step, state, log)
         if not last and (log.stop or (asked.number is not None and parallel.process_count() == 1)):
@@ -271,11 +274,6 @@ class Trainer:
             about = {**self._about(), 'log': log.get_state(validation_due)}
             self._saved.save(step, host.params, host.opt_state, about)
         self._last_saved = step
-
-    def _save_validated(self, step: int, state: TrainState, log: Log) -> None:
-        """The last step again, whose validation is done."""
-        self._last_saved = None
-        self._save(step, state, log)
 
     def _keep_best(self, step: int, state: TrainState, log: Log, asked: signals.Asked) -> None:
         log.drain()

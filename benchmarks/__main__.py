@@ -162,7 +162,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog='python -m benchmarks', description=__doc__.split('\n')[0])
     parser.add_argument('--work', default='inference_128,inference_256,train_1', help=f'of {", ".join(WORKS)}, or all')
     parser.add_argument('--compile', action='store_true', help='also against torch.compile')
-    parser.add_argument('--repeats', type=cli.natural, default=0, help='measured runs per side; 0: the default of each work')
+    parser.add_argument('--repeats', type=cli.natural, default=0,
+                        help='measured runs per side; 0: the default of each work')  # fmt: skip
     parser.add_argument('--json', help='file for the results')
     flags = parser.parse_args()
     names = list(WORKS) if flags.work == 'all' else flags.work.split(',')

@@ -48,10 +48,10 @@ HDR_IMAGES is a folder of the images in afunet_jax/data/brackets/sources.csv. A 
 learning rate from the weights of the one before: so sittings add up whose number nobody knows at the start. The first
 six train one stage, which takes half as long a step; the seventh adds a second, the eighth sees scenes of other
 colours, the ninth any steps from 0.7 to 4 EV, the tenth adds a third stage and sees JPEGs. The last one trains the
-blending head behind them, which it leaves as
-they are, on many scenes that stand still: it is there that photos should be taken as they are. From the packaged
-weights a further sitting begins with `--weights=afunet_jax/weights/afunet_small.safetensors
---config.model.head=sigmoid`, and is packaged with `--before=` that file.
+blending head behind them, which it leaves as they are, on many scenes that stand still: it is there that photos
+should be taken as they are. From the packaged weights a further sitting begins with
+`--weights=afunet_jax/weights/afunet_small.safetensors --config.model.head=sigmoid`, and is packaged with `--before=`
+that file.
 """
 
 from configs import default

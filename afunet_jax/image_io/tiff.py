@@ -79,16 +79,21 @@ def as_stored(data: bytes) -> tuple[bytes, int]:
     Returns:
         `(data, orientation)`, the data as they were where the orientation is 1 or cannot be read.
     """
-    order, orientation, changed = _formats(data)[0], 1, bytearray(data)
+    order, found = _formats(data)[0], []
     try:
         for tag, kind, count, value, place in _entries(data):
             number = order + _NUMBERS.get(kind, 'x')
             if tag == _ORIENTATION and kind in _NUMBERS and count == 1 and struct.calcsize(number) <= len(value):
-                (orientation,) = struct.unpack_from(number, value)
-                struct.pack_into(number, changed, place, 1)
+                found.append((number, place))
     except struct.error:
         return data, 1
-    return (data, 1) if orientation == 1 else (bytes(changed), orientation)
+    orientations = [struct.unpack_from(number, data, place)[0] for number, place in found]
+    if not orientations or orientations[-1] == 1:
+        return data, 1
+    changed = bytearray(data)
+    for number, place in found:
+        struct.pack_into(number, changed, place, 1)
+    return bytes(changed), orientations[-1]
 
 
 def _formats(data: bytes) -> tuple[str, str, str]:

@@ -7,8 +7,9 @@ import struct
 import zlib
 from collections.abc import Iterator
 
-SIGNATURE = b'\x89PNG\r\n\x1a\n'
-HEADER_END = len(SIGNATURE) + 25  # the header chunk: length, name, 13 bytes, checksum
+from afunet_jax.image_io import PNG_MAGIC
+
+HEADER_END = len(PNG_MAGIC) + 25  # the header chunk: length, name, 13 bytes, checksum
 PERCEPTUAL = 0  # sRGB's rendering intent
 LIGHT_STEPS = 10000  # a cd/m2, of the chunk cLLI
 
@@ -25,7 +26,7 @@ def _chunk(name: bytes, content: bytes) -> bytes:
 
 def chunks_of(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     """Name and content of every chunk, in order."""
-    start = len(SIGNATURE)
+    start = len(PNG_MAGIC)
     while start < len(data):
         length, name = struct.unpack('>I4s', data[start : start + 8])
         yield name, data[start + 8 : start + 8 + length]

@@ -26,9 +26,8 @@ TABLES = {  # of the paper: name in our table to variant
 }
 RECORD = 'record.json'
 EVALUATION, RESULTS = 'eval', 'results.json'
-FREE_IN_RESULTS = (  # change no figure of an evaluation, nor of its training
-    *(key for key in training.FREE_SETTINGS if key != 'data.dir' and not key.startswith('eval.')), 'eval.memory_limit',
-)  # fmt: skip
+# They change no figure of an evaluation, nor of its training.
+FREE_IN_RESULTS = tuple(key for key in training.FREE_IN_STEPS if key != 'data.dir')
 STEP_TAIL = 8192  # bytes at the end of the training's log that hold a whole line
 RESOLVE = """
 import json, sys

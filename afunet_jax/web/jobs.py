@@ -11,7 +11,6 @@ import secrets
 import shutil
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -310,7 +309,6 @@ class Jobs:
             except AFUNetError as raised:
                 found, error = None, str(raised)
             except Exception as raised:  # a bug of ours: the next job is merged all the same
-                traceback.print_exc()
                 self._merging.kill()  # it may still be at this job
                 found, error = None, worker.our_fault(raised)
             self._finish(job, found, error)

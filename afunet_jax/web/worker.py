@@ -91,12 +91,12 @@ def _answer(merger: 'BracketMerger', order: Order, say: Say) -> tuple[str, Any]:
     except MemoryError:
         return FAILED, 'there is not enough memory for photos of this size; make them smaller, or close other programs'
     except Exception as error:  # a bug of ours ends neither the server nor the other jobs
-        traceback.print_exc()
         return FAILED, our_fault(error)
 
 
 def our_fault(error: Exception) -> str:
-    """What the page says of a bug."""
+    """What the page says of a bug that was just caught; the terminal shows the trace."""
+    traceback.print_exc()
     return (f'an error of this program, not of the photos: {type(error).__name__}: {error}. '
             'The terminal of the server shows where; please report it.')
 
