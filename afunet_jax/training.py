@@ -37,10 +37,12 @@ FREE_SETTINGS = (  # may differ when a run goes on; of `eval`, all but what its 
     'eval.pictures', 'eval.scenes',
 )  # fmt: skip
 
-
 OF_A_HOST = (  # may differ between the processes of one run
     'data.dir', 'data.prepared_dir', 'data.follow_links', 'loss.vgg_weights', 'train.threads', 'eval.memory_limit',
 )  # fmt: skip
+
+MOST_STEPS = 2**31 - 1  # a step's number is an int32
+MOST_EPOCHS = 1_000_000  # of the learning rate, which has a table of them
 
 
 @flax.struct.dataclass
@@ -56,9 +58,14 @@ def cosine_by_epoch(peak: float, final: float, epochs: int, steps: int) -> Calla
     """Cosine from `peak` to near `final`, constant within each of `epochs` equal parts of `steps`.
 
     lr(e) = final + (peak - final) (1 + cos(pi e / epochs)) / 2, e = 0 to epochs - 1.
+
+    Raises:
+        ConfigError: `epochs` is not 1 to `MOST_EPOCHS`, or `steps` not 1 to `MOST_STEPS`.
     """
-    if epochs < 1 or steps < 1:
-        raise ConfigError(f'optimizer.epochs={epochs} and train.steps={steps} must be at least 1')
+    if not (1 <= epochs <= MOST_EPOCHS and 1 <= steps <= MOST_STEPS):
+        raise ConfigError(
+            f'optimizer.epochs={epochs} must be 1 to {MOST_EPOCHS:,}, and train.steps={steps} 1 to {MOST_STEPS:,}'
+        )
     e = np.arange(epochs)
     rates = final + (peak - final) * (1 + np.cos(np.pi * e / epochs)) / 2
     first_steps = -(-e * steps // epochs)  # of each epoch, exact in integers

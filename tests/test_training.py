@@ -317,7 +317,9 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_names_the_step(config, tmp_
         ('train', 'threads', -1, 'train.threads'),
         ('data', 'dir', '', 'config.data.dir'),
         ('data', 'layout', 'kalantari2', 'kalantari2'),
-        ('optimizer', 'epochs', 0, 'epochs'),
+        ('optimizer', 'epochs', 0, 'optimizer.epochs=0'),
+        ('optimizer', 'epochs', 10**18, 'optimizer.epochs=1000000000000000000'),
+        ('train', 'steps', 2**31, 'train.steps=2147483648'),
     ],
 )
 def test_values_out_of_range_are_refused_before_anything_is_written(config, tmp_path, section, key, value, message):
