@@ -2,12 +2,12 @@
 
     python -m afunet_jax.data.brackets --hdr=HDR_IMAGES --out=data/brackets --seed=1 \\
         --train=300 --validation=12 --test=30
-    python -m afunet_jax.data.brackets --hdr=HDR_IMAGES --out=data/brackets_full --seed=5 \\
+    python -m afunet_jax.data.brackets --hdr=HDR_IMAGES --out=data/brackets_5 --seed=4 \\
         --train=2400 --validation=24 --test=0 --static=0.35 --graded=0.7 --steps 0.7 4 --jpeg=0.3
     timeout 20m python train.py --config=configs/full.py --workdir=runs/full
 
-The last line is one sitting: at its end the run saves, and the same line goes on. Then a blending head behind it, and
-both on the test scenes, which are the small network's:
+Both data sets are the small network's. The last line is one sitting: at its end the run saves, and the same line goes
+on. Then a blending head behind it, and both on the test scenes:
 
     HEAD="--config=configs/full.py --config.model.head=blend"
     python train.py $HEAD --workdir=runs/full_head --weights=runs/full \\
@@ -24,7 +24,7 @@ from configs import default
 def get_config():
     config = default.get_config()
     config.model.dtype = 'bfloat16'
-    config.data.dir = 'data/brackets_full'
+    config.data.dir = 'data/brackets_5'
     config.data.layout = 'synthetic'
     config.train.update(
         batch_size=16, steps=40_000, crops_per_scene=32, augmentation='flips_and_rotations', checkpoint_every=1_000

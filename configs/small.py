@@ -2,6 +2,7 @@
 
     ONE="--config=configs/small.py --config.model.head=sigmoid --config.model.num_stages=1"
     TWO="--config=configs/small.py --config.model.head=sigmoid --config.model.num_stages=2"
+    THREE="--config=configs/small.py --config.model.head=sigmoid"
     MORE="--config.data.dir=data/brackets_2 --config.validation.scenes=24"
     python -m afunet_jax.data.brackets --hdr=HDR_IMAGES --out=data/brackets --seed=1 \\
         --train=300 --validation=12 --test=30
@@ -32,11 +33,10 @@
     python -m afunet_jax.data.brackets --hdr=HDR_IMAGES --out=data/brackets_5 --seed=4 \\
         --train=2400 --validation=24 --test=0 --static=0.35 --graded=0.7 --steps 0.7 4 --jpeg=0.3
     JPEG="--config.data.dir=data/brackets_5 --config.validation.scenes=24"
-    python train.py --config=configs/small.py --config.model.head=sigmoid $JPEG --workdir=runs/10 --weights=runs/9 \\
-        --grow --config.seed=1414 --config.optimizer.learning_rate=6e-4 --config.train.steps=30000 \\
-        --config.validation.every=5000
-    python train.py --config=configs/small.py --config.model.head=sigmoid $JPEG --workdir=runs/11 --weights=runs/10 \\
-        --config.seed=1515 --config.optimizer.learning_rate=3e-4 --config.optimizer.final_learning_rate=2e-6 \\
+    python train.py $THREE $JPEG --workdir=runs/10 --weights=runs/9 --grow --config.seed=1414 \\
+        --config.optimizer.learning_rate=6e-4 --config.train.steps=30000 --config.validation.every=5000
+    python train.py $THREE $JPEG --workdir=runs/11 --weights=runs/10 --config.seed=1515 \\
+        --config.optimizer.learning_rate=3e-4 --config.optimizer.final_learning_rate=2e-6 \\
         --config.train.batch_size=4 --config.train.crop_size=96 --config.train.steps=4000 \\
         --config.train.checkpoint_every=500 --config.validation.every=1000
     python train.py --config=configs/small.py $JPEG --workdir=runs/12 --weights=runs/11 --config.seed=667 \\

@@ -21,7 +21,7 @@ from afunet_jax.photos.exif import PhotoWarning
 from afunet_jax.photos.frames import FULL_SCALE, MAX_PIXELS, Frame, PathLike, read_frame
 
 # EV between neighbouring frames, least and most, to choose by. The weights saw 0.7 to 4, equal or not; within 1 to 3
-# they are best, at 4 they lose 1.5 to 2.5 dB (docs/model_card.md).
+# they are best, at 4 they lose 1.5 to 3.1 dB (docs/model_card.md).
 TRAINED_STEPS = (1.0, 3.0)
 SMALLEST_STEP = 0.25  # EV; frames closer than this count as one exposure
 STEP_BIN = 1 / 3  # EV; brackets whose steps miss the trained ones by as much count as equally near
