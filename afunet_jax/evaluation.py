@@ -22,6 +22,7 @@ from afunet_jax.data.scenes import Scene
 from afunet_jax.errors import ConfigError, DataError, WeightsError
 from afunet_jax.metrics import registry
 from afunet_jax.models import execution
+from afunet_jax.photos import align as aligning
 
 SMALL_IMAGES = ('error', 'pad_to_window')
 NETWORK = 'AFUNet'
@@ -59,11 +60,17 @@ class Network:
         memory_limit: GB that one image may take, as XLA plans it; fewer windows are computed at once until it
             fits. 0: what is free on the device.
         too_large: what an error about an image that does not fit advises.
+        align: one of `photos.align.METHODS`: how a scene's short and long frame are moved onto the middle one before
+            they are merged; a frame that cannot be matched stays as it is.
+
+    Raises:
+        ConfigError: one of these settings is not possible.
     """
 
     def __init__(
         self, model: Any, params: Any, pad_to: int = 128, small_images: str = 'error', memory_limit: float = 0.0,
         too_large: str = 'Use a smaller image, more memory (eval.memory_limit), or model.dtype=bfloat16.',
+        align: str = aligning.OFF,
     ):
         if small_images not in SMALL_IMAGES:
             raise ConfigError(f'small_images is one of {", ".join(SMALL_IMAGES)}, not {small_images!r}')
@@ -74,6 +81,9 @@ class Network:
             )
         if memory_limit < 0:
             raise ConfigError(f'memory_limit is a number of GB, or 0 for what is free, not {memory_limit}')
+        if align not in aligning.METHODS:
+            raise ConfigError(f'data.align is one of {", ".join(aligning.METHODS)}, not {align!r}')
+        self._align = align
         self._model, self._pad_to, self._small_images = model, pad_to, small_images
         self._params = jax.device_put(params)
         self._memory_limit, self._too_large = memory_limit * GB, too_large
@@ -100,9 +110,12 @@ class Network:
         padded_height, padded_width = self.padded_size(height, width, scene.name)
         self._compile(1, padded_height, padded_width)
         start = time.perf_counter()
+        ldrs = scene.ldrs
+        if self._align != aligning.OFF:
+            ldrs, _ = aligning.align(ldrs, scene.evs, self._align, keep_unmatched=True)
         # Padded before it becomes the input, which is four times as large.
         added = (0, padded_height - height), (0, padded_width - width)
-        x = hdr.network_input(hdr.decode_ldr(np.pad(scene.ldrs, ((0, 0), *added, (0, 0)), mode='reflect')), scene.evs)
+        x = hdr.network_input(hdr.decode_ldr(np.pad(ldrs, ((0, 0), *added, (0, 0)), mode='reflect')), scene.evs)
         image = self.merge(x[None])[0, :height, :width]
         seconds = time.perf_counter() - start
         if not np.isfinite(image).all():
@@ -261,7 +274,9 @@ def run(model: Any, config: Any, weights: str, out: str | pathlib.Path) -> list[
     registry.find_metrics(settings.metrics)
     found, params = checkpoints.load_weights(weights)
     checkpoints.check_architecture(found, config.model, weights)
-    network = Network(model, params, settings.pad_to, settings.small_images, settings.memory_limit)
+    network = Network(
+        model, params, settings.pad_to, settings.small_images, settings.memory_limit, align=config.data.align
+    )
     found_scenes, scenes = datasets.evaluation_scenes(config.data, settings.split, settings.scenes)
     reports.make_folder(out)
     progress, done, written = ProgressLine('scenes'), 0, []

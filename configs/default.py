@@ -52,6 +52,7 @@ def data() -> ml_collections.ConfigDict:
     c.prepared_dir = 'data/prepared'  # where the TFDS copy for training goes
     c.follow_links = False  # symbolic links that lead out of `dir`
     c.max_pixels = 160_000_000  # of one image; larger ones are refused from their header
+    c.align = 'off'  # the short and the long frame onto the middle one: 'translation' or 'homography' (photos/align.py)
     c.subtract_min_ev = False  # shift exposures so that the first is EV 0; the released weights do without
     c.synthetic = ml_collections.ConfigDict()  # built-in scenes, written to `dir` on first use
     c.synthetic.train_scenes = 0  # 0: `dir` holds a real data set

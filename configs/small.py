@@ -67,6 +67,7 @@ def get_config():
     config.model.update(num_stages=3, width=48, sfm_depth=2, sfm_heads=2, drop_path=0.0, head='blend')
     config.data.dir = 'data/brackets'
     config.data.layout = 'synthetic'
+    config.data.align = 'homography'
     config.optimizer.update(learning_rate=2e-3, final_learning_rate=1e-5, epochs=400)
     config.train.update(
         batch_size=2, steps=20_000, crop_size=64, crops_per_scene=32, augmentation='flips_and_rotations',

@@ -463,11 +463,16 @@ def test_a_workdir_is_claimed_once(tmp_path):
     assert json.loads((tmp_path / 'config.json').read_text()) == config
 
 
-def test_a_workdir_of_an_older_release_is_claimed_by_what_that_release_did(tmp_path):
-    checkpoints.claim_workdir(tmp_path, {'model': {'width': 72}}, free=())
-    checkpoints.claim_workdir(tmp_path, {'model': {'width': 72, 'head': 'sigmoid'}}, free=())
-    with pytest.raises(CheckpointError, match="model.head: 'sigmoid' there, 'blend' now"):
-        checkpoints.claim_workdir(tmp_path, {'model': {'width': 72, 'head': 'blend'}}, free=())
+@pytest.mark.parametrize(
+    ('key', 'did', 'other'),
+    [('model.head', 'sigmoid', 'blend'), ('model.precision', 'highest', 'default'), ('data.align', 'off', 'homography')],
+)
+def test_a_workdir_of_an_older_release_is_claimed_by_what_that_release_did(tmp_path, key, did, other):
+    section, name = key.split('.')
+    checkpoints.claim_workdir(tmp_path, {section: {'width': 72}}, free=())
+    checkpoints.claim_workdir(tmp_path, {section: {'width': 72, name: did}}, free=())
+    with pytest.raises(CheckpointError, match=f"{key}: '{did}' there, '{other}' now"):
+        checkpoints.claim_workdir(tmp_path, {section: {'width': 72, name: other}}, free=())
 
 
 def test_checkpoints_without_their_config_are_not_claimed(workdir):

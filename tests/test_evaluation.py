@@ -19,6 +19,7 @@ from afunet_jax.data.scenes import Scene, find_scenes, read_scene
 from afunet_jax.errors import ConfigError, DataError, WeightsError
 from afunet_jax.metrics import registry
 from afunet_jax.models import afunet
+from afunet_jax.photos import align
 
 
 def scene_of(height, width, seed=0, label=True):
@@ -86,6 +87,28 @@ def test_padding_is_by_reflection_at_the_bottom_and_right():
     np.testing.assert_array_equal(seen[0][0, ..., :4], padded)
 
 
+def test_frames_are_aligned_for_the_network_alone():
+    rng = np.random.default_rng(2)
+    radiance = np.exp2(40 * cv2.GaussianBlur(rng.random((80, 112, 3)).astype(np.float32), (0, 0), 3) - 24)
+    shots = [radiance[8:72, x:x + 96] * 2.0**ev for x, ev in ((11, 0), (8, 2), (6, 4))]
+    ldrs = np.stack([np.rint(65535 * np.clip(shot, 0, 1) ** (1 / 2.2)).astype(np.uint16) for shot in shots])
+    shaken = dataclasses.replace(scene_of(64, 96), ldrs=ldrs)
+    seen = []
+
+    def merged_by(method, scene):
+        network = evaluation.Network(Middle(), {}, 8, align=method)
+        network.merge = lambda x: seen.append(x) or x[..., 6:9]
+        network(scene)
+        return seen.pop()
+
+    moved, found = align.align(ldrs, shaken.evs, 'translation')
+    assert found.shifts == (3, 0, 2)
+    still = dataclasses.replace(shaken, ldrs=moved)
+    np.testing.assert_array_equal(merged_by('translation', shaken), merged_by('off', still))
+    assert (merged_by('off', shaken) != merged_by('off', still)).any()
+    np.testing.assert_array_equal(shaken.ldrs, ldrs)
+
+
 def test_a_size_is_compiled_once():
     model = Middle()
     network = evaluation.Network(model, {}, 8)
@@ -112,6 +135,11 @@ def test_small_images_are_an_error_or_padded_to_the_window():
 def test_settings_that_make_no_sense_are_refused(pad_to, small_images):
     with pytest.raises(ConfigError):
         evaluation.Network(Middle(), {}, pad_to, small_images)
+
+
+def test_another_alignment_is_refused():
+    with pytest.raises(ConfigError, match="data.align is one of off, translation, homography, not 'on'"):
+        evaluation.Network(Middle(), {}, 8, align='on')
 
 
 def test_outputs_that_are_not_finite_are_refused():
@@ -186,6 +214,25 @@ def test_tables_and_pictures_are_written(data, weights, tmp_path, capsys):
     np.testing.assert_allclose(image_io.read_hdr(folder / 'AFUNet.hdr'), image, rtol=0, atol=image.max() / 255)
     picture = cv2.imread(str(folder / 'AFUNet.png'))[..., ::-1]
     np.testing.assert_allclose(picture / 255, hdr.mu_law(image), atol=1 / 255)
+
+
+def test_the_config_says_how_frames_are_aligned(data, weights, tmp_path, monkeypatch):
+    asked = []
+
+    def shown(ldrs, evs, method, keep_unmatched):
+        asked.append((method, keep_unmatched))
+        return ldrs[[1, 1, 1]], None
+
+    monkeypatch.setattr(align, 'align', shown)
+    config = small.config(data, 'unused')
+    config.eval.update(pictures=False, report=False)
+    plain = run(config, weights, tmp_path / 'plain')
+    config.data.align = 'homography'
+    aligned = run(config, weights, tmp_path / 'aligned')
+    assert asked == [('homography', True)] * len({row['scene'] for row in aligned})
+    for one, other in zip(plain, aligned, strict=True):
+        assert (one['psnr_mu'] == other['psnr_mu']) == (one['method'] != evaluation.NETWORK)
+    assert json.loads((tmp_path / 'aligned' / 'results.json').read_text())['data']['align'] == 'homography'
 
 
 def test_a_set_without_ground_truth_gives_pictures_and_times_only(weights, tmp_path):

@@ -341,7 +341,8 @@ def test_train_py_saves_and_ends(program_flags, tmp_path, number):
     status, err, seconds = end_at(process, 'step 3/', number)
     assert status == 128 + number and seconds < SECONDS_TO_END and 'Traceback' not in err
     step = int(re.search(r'stopped after step (\d+) of 2000, which is saved', err)[1])
-    assert [p.name for p in (tmp_path / 'run' / 'checkpoints').iterdir()] == [str(step)]
+    found = sorted(int(path.name) for path in (tmp_path / 'run' / 'checkpoints').iterdir())
+    assert found in ([step], [step // 2 * 2, step], [step // 2 * 2 - 2, step])  # validations save too, every second step
     print(f'{seconds:.1f} s to the end')
 
 

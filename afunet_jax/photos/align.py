@@ -8,8 +8,8 @@ Both frames of a pair are brought to the exposure of the brighter one, where the
   shift, then a homography. The one that fits best is taken, a simpler one where the gain is small; cubic interpolation,
   of the gamma-encoded values. Shifts below half a pixel are left alone.
 
-It is for the shake of a hand. What moves in the scene, and parallax, is the network's part. Off by default, and for
-benchmark data.
+It is for the shake of a hand. What moves in the scene, and parallax, is the network's part. Off by default: the
+benchmarks' figures are of frames as they are.
 """
 
 import dataclasses
@@ -61,7 +61,8 @@ class Alignment:
         shifts: the largest shift of a corner of each frame, in pixels; 0 for the reference.
         warps: `[3, 3, 3]` float64, from a pixel (x, y, 1) of the reference to one of the frame.
         filled: share of each frame that no pixel of it covers; there stands the reference at the frame's exposure.
-        left: numbers from 1 of the frames that stay where they are, because too little of them can be compared.
+        left: numbers from 1 of the frames that stay where they are, because too little of them can be compared, or
+            because they match nowhere (`keep_unmatched`).
     """
 
     method: str
@@ -79,13 +80,17 @@ class Alignment:
                 f'{filled} %{left}')  # fmt: skip
 
 
-def align(ldrs: np.ndarray, evs: Sequence[float], method: str = HOMOGRAPHY) -> tuple[np.ndarray, Alignment]:
+def align(
+    ldrs: np.ndarray, evs: Sequence[float], method: str = HOMOGRAPHY, keep_unmatched: bool = False
+) -> tuple[np.ndarray, Alignment]:
     """Moves the first and the last frame onto the middle one.
 
     Args:
         ldrs: `[3, H, W, 3]` uint16, gamma 2.2, as `Scene` has them.
         evs: their exposures in stops.
         method: 'translation' or 'homography'.
+        keep_unmatched: a frame that cannot be matched stays as it is, instead of raising: for data sets, where one
+            scene of many must not stop the others.
 
     Returns:
         The frames, and what was done. Pixels that a moved frame does not cover are the reference's, exposed as the
@@ -99,20 +104,31 @@ def align(ldrs: np.ndarray, evs: Sequence[float], method: str = HOMOGRAPHY) -> t
         raise DataError(f'The alignment is one of {", ".join(METHODS)}, not {method!r}.')
     out, warps, filled, left = np.empty_like(ldrs), [], [], []
     for i, frame in enumerate(ldrs):
-        warp = np.eye(3) if i == REFERENCE else find_warp(ldrs[REFERENCE], frame, evs[i] - evs[REFERENCE], method)
+        try:
+            warp = np.eye(3) if i == REFERENCE else _warp_of(i, ldrs, evs, method)
+        except DataError:
+            if not keep_unmatched:
+                raise
+            warp = None
         if warp is None:
             left.append(i + 1)
             warp = np.eye(3)
-        shift = corner_shift(warp, frame.shape[:2])
-        if not shift <= LARGEST_SHIFT * frame.shape[1]:
-            raise DataError(f'Frame {i + 1} of 3 would have to be moved by {shift:.0f} pixels to match the middle one, '
-                            f'more than {LARGEST_SHIFT:.0%} of the width of {frame.shape[1]}: this is no shake of a '
-                            'hand, or too much has changed. Align the frames in another program, or choose align=off.')
         warps.append(warp)
         out[i], share = _moved(frame, warp, ldrs[REFERENCE], evs[i] - evs[REFERENCE])
         filled.append(share)
     shifts = tuple(corner_shift(warp, ldrs.shape[1:3]) for warp in warps)
     return out, Alignment(method, shifts, np.stack(warps), tuple(filled), tuple(left))
+
+
+def _warp_of(i: int, ldrs: np.ndarray, evs: Sequence[float], method: str) -> np.ndarray | None:
+    """`find_warp` for a frame of a bracket; refuses what is too large for the shake of a hand."""
+    warp = find_warp(ldrs[REFERENCE], ldrs[i], evs[i] - evs[REFERENCE], method)
+    shift, width = 0.0 if warp is None else corner_shift(warp, ldrs.shape[1:3]), ldrs.shape[2]
+    if not shift <= LARGEST_SHIFT * width:
+        raise DataError(f'Frame {i + 1} of 3 would have to be moved by {shift:.0f} pixels to match the middle one, '
+                        f'more than {LARGEST_SHIFT:.0%} of the width of {width}: this is no shake of a hand, or too '
+                        'much has changed. Align the frames in another program, or choose align=off.')
+    return warp
 
 
 def corner_shift(warp: np.ndarray, size: tuple[int, int]) -> float:

@@ -182,3 +182,16 @@ def test_refuses_frames_with_nothing_in_common(method):
 def test_refuses_another_method():
     with pytest.raises(DataError, match='off, translation, homography'):
         align.align(shaken([np.eye(3)] * 3), EVS, 'affine')
+
+
+@pytest.mark.parametrize('method', ['translation', 'homography'])
+def test_a_data_set_keeps_frames_that_match_nowhere_and_moves_the_others(method):
+    ldrs = shaken([np.eye(3), np.eye(3), moved_by(6, -4)])
+    ldrs[0] = np.random.RandomState(3).randint(0, 65535, ldrs[0].shape)
+    frames, found = align.align(ldrs, EVS, method, keep_unmatched=True)
+    assert found.left == (1,) and found.shifts[0] == 0
+    np.testing.assert_array_equal(frames[:2], ldrs[:2])
+    assert found.shifts[2] == pytest.approx(np.hypot(6, 4), abs=0.3)
+    far = shaken([np.eye(3)] * 3)
+    far[0] = np.roll(far[0], 38, axis=1)
+    assert align.align(far, EVS, method, keep_unmatched=True)[1].left == (1,)
