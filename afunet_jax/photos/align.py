@@ -8,8 +8,9 @@ Both frames of a pair are brought to the exposure of the brighter one, where the
   shift, then a homography. The one that fits best is taken, a simpler one where the gain is small; cubic interpolation,
   of the gamma-encoded values. Shifts below half a pixel are left alone.
 
-It is for the shake of a hand. What moves in the scene, and parallax, is the network's part. Off by default: the
-benchmarks' figures are of frames as they are.
+It is for the shake of a hand. What moves in the scene, and parallax, is the network's part. For photos it is done
+unless it is told not to; for data sets only where the config says so (`data.align`): the benchmarks' figures are of
+frames as they are.
 """
 
 import dataclasses
@@ -24,6 +25,7 @@ from afunet_jax.photos import response
 
 OFF, TRANSLATION, HOMOGRAPHY = 'off', 'translation', 'homography'
 METHODS = OFF, TRANSLATION, HOMOGRAPHY
+DEFAULT = HOMOGRAPHY  # for photos
 REFERENCE = 1  # of the three frames
 
 LARGEST_SHIFT = 0.1  # of the width: more is no shake of a hand
@@ -73,6 +75,8 @@ class Alignment:
 
     def __str__(self) -> str:
         moved = ', '.join(f'{shift:.1f}' for shift in self.shifts)
+        if not any(self.shifts) and not self.left:
+            return f'aligned by {self.method}: the frames stood still, none was moved'
         filled = ', '.join(f'{100 * share:.2f}' for share in self.filled)
         left = ''.join(f'; frame {number} of 3 was left as it is: nearly all of it, or of the middle one, is clipped '
                        'or black' for number in self.left)
@@ -81,7 +85,7 @@ class Alignment:
 
 
 def align(
-    ldrs: np.ndarray, evs: Sequence[float], method: str = HOMOGRAPHY, keep_unmatched: bool = False
+    ldrs: np.ndarray, evs: Sequence[float], method: str = DEFAULT, keep_unmatched: bool = False
 ) -> tuple[np.ndarray, Alignment]:
     """Moves the first and the last frame onto the middle one.
 
@@ -102,6 +106,7 @@ def align(
     """
     if method not in METHODS[1:]:
         raise DataError(f'The alignment is one of {", ".join(METHODS)}, not {method!r}.')
+    evs = [float(ev) for ev in evs]  # float32 and float64 ones round differently
     out, warps, filled, left = np.empty_like(ldrs), [], [], []
     for i, frame in enumerate(ldrs):
         try:
@@ -139,7 +144,7 @@ def corner_shift(warp: np.ndarray, size: tuple[int, int]) -> float:
     return float(np.linalg.norm(moved[:, :2] / moved[:, 2:] - corners[:, :2], axis=1).max())
 
 
-def find_warp(reference: np.ndarray, frame: np.ndarray, stops: float, method: str = HOMOGRAPHY) -> np.ndarray | None:
+def find_warp(reference: np.ndarray, frame: np.ndarray, stops: float, method: str = DEFAULT) -> np.ndarray | None:
     """The warp from the reference's pixels to the frame's, `[3, 3]`; None where too little can be compared.
 
     Args:

@@ -195,3 +195,9 @@ def test_a_data_set_keeps_frames_that_match_nowhere_and_moves_the_others(method)
     far = shaken([np.eye(3)] * 3)
     far[0] = np.roll(far[0], 38, axis=1)
     assert align.align(far, EVS, method, keep_unmatched=True)[1].left == (1,)
+
+
+def test_the_type_of_the_exposures_changes_no_bit():
+    ldrs = shaken([turned(0.4, 2.3, -1.6), np.eye(3), moved_by(-2, 4)], evs := [-2.3, 0.1, 1.7])
+    as_float32 = np.array(evs, np.float32)
+    np.testing.assert_array_equal(align.align(ldrs, as_float32)[0], align.align(ldrs, [float(ev) for ev in as_float32])[0])

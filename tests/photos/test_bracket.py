@@ -149,7 +149,13 @@ def test_alignment_is_reported(tmp_path):
         Image.fromarray(eight(np.roll(radiance, shift, axis=1), ev)).save(tmp_path / f'{i}.png')
     bracket = load_bracket(tmp_path, exposures=[0, 2, 4], align='translation')
     assert bracket.alignment.shifts == (3, 0, 2) and 'corners moved by 3.0, 0.0, 2.0 pixels' in bracket.report()
-    assert load_bracket(tmp_path, exposures=[0, 2, 4]).alignment is None
+    assert load_bracket(tmp_path, exposures=[0, 2, 4], align='off').alignment is None
+    assert load_bracket(tmp_path, exposures=[0, 2, 4]).alignment.method == 'homography'
+    for i, ev in enumerate((0, 2, 4)):
+        Image.fromarray(eight(radiance, ev)).save(tmp_path / f'{i}.png')
+    still = load_bracket(tmp_path, exposures=[0, 2, 4])
+    assert still.report().endswith('the frames stood still, none was moved')
+    np.testing.assert_array_equal(still.ldrs, load_bracket(tmp_path, exposures=[0, 2, 4], align='off').ldrs)
 
 
 def test_linear_files(tmp_path):

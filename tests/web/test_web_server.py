@@ -54,6 +54,7 @@ def test_the_pages_choices_are_those_of_the_package(client):
     for name, choices in (('curve', response.CHOICES), ('align', align.METHODS)):
         found = re.findall(r'value="([^"]*)"', re.search(f'<select id="{name}">.*?</select>', page, re.S)[0])
         assert sorted(found) == sorted(choices)
+        assert found[0] == {'curve': response.AUTO, 'align': align.DEFAULT}[name]  # as in predict.py
     for _, control, _ in messages.CURES:
         assert f'id="{control}"' in page or control == 'exposures'
     assert '{{' not in page

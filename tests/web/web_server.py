@@ -11,12 +11,13 @@ import time
 import uvicorn
 
 from afunet_jax.errors import DataError
+from afunet_jax.photos import align
 from afunet_jax.web import app
 from afunet_jax.web.jobs import Jobs, Limits
 from afunet_jax.web.worker import FILES
 
 SECONDS = 60
-SETTINGS = {'curve': 'auto', 'align': 'off', 'max_side': 0, 'estimate': False, 'trust_exposures': False}
+SETTINGS = {'curve': 'auto', 'align': align.DEFAULT, 'max_side': 0, 'estimate': False, 'trust_exposures': False}
 ORIGIN = 'http://localhost:{}'
 
 
