@@ -89,6 +89,7 @@ class Network:
         self._memory_limit, self._too_large = memory_limit * GB, too_large
         self._compiled = collections.OrderedDict()
         self.compiled_sizes = []
+        self.unmatched = []  # scenes with a frame that was to be aligned and stayed as it is
 
     @property
     def compile_seconds(self) -> float:
@@ -112,7 +113,8 @@ class Network:
         start = time.perf_counter()
         ldrs = scene.ldrs
         if self._align != aligning.OFF:
-            ldrs, _ = aligning.align(ldrs, scene.evs, self._align, keep_unmatched=True)
+            ldrs, found = aligning.align(ldrs, scene.evs, self._align, keep_unmatched=True)
+            self.unmatched += [scene.name] * bool(found.left)
         # Padded before it becomes the input, which is four times as large.
         added = (0, padded_height - height), (0, padded_width - width)
         x = hdr.network_input(hdr.decode_ldr(np.pad(ldrs, ((0, 0), *added, (0, 0)), mode='reflect')), scene.evs)
@@ -302,7 +304,7 @@ def run(model: Any, config: Any, weights: str, out: str | pathlib.Path) -> list[
         'weights': str(weights), 'model': config.model.to_dict(),
         'data': config.data.to_dict(), 'eval': settings.to_dict(),
         'device': parallel.describe(), 'compile_seconds': round(network.compile_seconds, 2),
-        'compiled_sizes': network.compiled_sizes,
+        'compiled_sizes': network.compiled_sizes, 'unmatched': network.unmatched,
     }  # fmt: skip
     reports.write_results(out, rows, about)
     if settings.pictures:
@@ -317,6 +319,8 @@ def run(model: Any, config: Any, weights: str, out: str | pathlib.Path) -> list[
         html_report.write_report(
             out, rows, written, about, log if log.exists() else None, settings.report_inline, published=beside
         )
+    if network.unmatched:
+        print(f'{aligning.unmatched(network.unmatched)} (data.align={config.data.align})', file=sys.stderr)
     compiled, seconds = len(network.compiled_sizes), network.compile_seconds
     print(f'tables and pictures are in {out}; compiling {compiled} image sizes took {seconds:.1f} s', file=sys.stderr)
     return rows

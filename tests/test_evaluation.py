@@ -216,12 +216,12 @@ def test_tables_and_pictures_are_written(data, weights, tmp_path, capsys):
     np.testing.assert_allclose(picture / 255, hdr.mu_law(image), atol=1 / 255)
 
 
-def test_the_config_says_how_frames_are_aligned(data, weights, tmp_path, monkeypatch):
+def test_the_config_says_how_frames_are_aligned(data, weights, tmp_path, monkeypatch, capsys):
     asked = []
 
     def shown(ldrs, evs, method, keep_unmatched):
         asked.append((method, keep_unmatched))
-        return ldrs[[1, 1, 1]], None
+        return ldrs[[1, 1, 1]], types.SimpleNamespace(left=(3,))
 
     monkeypatch.setattr(align, 'align', shown)
     config = small.config(data, 'unused')
@@ -232,7 +232,9 @@ def test_the_config_says_how_frames_are_aligned(data, weights, tmp_path, monkeyp
     assert asked == [('homography', True)] * len({row['scene'] for row in aligned})
     for one, other in zip(plain, aligned, strict=True):
         assert (one['psnr_mu'] == other['psnr_mu']) == (one['method'] != evaluation.NETWORK)
-    assert json.loads((tmp_path / 'aligned' / 'results.json').read_text())['data']['align'] == 'homography'
+    found = json.loads((tmp_path / 'aligned' / 'results.json').read_text())
+    assert found['data']['align'] == 'homography' and found['unmatched'] == sorted({row['scene'] for row in aligned})
+    assert f'clipped or black: {", ".join(found["unmatched"])} (data.align=homography)' in capsys.readouterr().err
 
 
 def test_a_set_without_ground_truth_gives_pictures_and_times_only(weights, tmp_path):

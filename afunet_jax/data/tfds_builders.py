@@ -146,6 +146,7 @@ class HdrScenes(tfds.core.ShardBasedBuilder):
     progress: Progress | None = None
     max_pixels: int = image_io.MAX_PIXELS  # of one image
     align: str = aligning.OFF  # one of `photos.align.METHODS`
+    unmatched: Sequence[str] = ()  # scenes with frames that it left as they are
 
     def _info(self) -> tfds.core.DatasetInfo:
         def image(*shape: int | None, dtype: type) -> tfds.features.Tensor:
@@ -179,7 +180,8 @@ class HdrScenes(tfds.core.ShardBasedBuilder):
             raise DataError(_list_problems(scenes[place:], self.max_pixels)) from None
         ldrs = scene.ldrs
         if self.align != aligning.OFF:
-            ldrs, _ = aligning.align(ldrs, scene.evs, self.align, keep_unmatched=True)
+            ldrs, found = aligning.align(ldrs, scene.evs, self.align, keep_unmatched=True)
+            self.unmatched += [scene.name] * bool(found.left)
         example = {'name': scene.name, 'ldrs': ldrs, 'evs': scene.evs}
         yield place, example if scene.label is None else example | {'label': scene.label}
         if self.progress is not None:
@@ -260,11 +262,13 @@ def _build(
     for left_behind in data_path.parent.glob('incomplete.*'):  # by a killed process; the lock is ours
         shutil.rmtree(left_behind)
     builder.source = source
-    builder.progress = progress
+    builder.progress, builder.unmatched = progress, []
     with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces a download there
         builder.download_and_prepare(
             file_format='array_record',
             download_config=tfds.download.DownloadConfig(manual_dir=folder, try_download_gcs=False))
+    if builder.unmatched and progress is not None:
+        print(f'{aligning.unmatched(builder.unmatched)} (data.align={builder.align})', file=sys.stderr)
     if find_source(folder, source.layout, follow_links).fingerprint != source.fingerprint:
         shutil.rmtree(data_path)
         raise DataError(f'{folder}: files changed while they were prepared. Run again when they are final.')

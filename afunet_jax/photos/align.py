@@ -43,6 +43,7 @@ COVERED_LEAST = 0.5  # of the frame, by what a warp leaves of it
 COMPARED_LEAST = 0.03  # share of pixels that are neither clipped nor black in both frames; with fewer a frame stays
 COMPARED_RANGE = 5, 250  # of 255
 LEAST_SIDE = 2  # of a bitmap
+MOST_NAMED = 10  # scenes in a message
 BITMAP_EXCLUDED = 4  # of 255; values this near to the median are not counted
 LEAST_SHIFT = 0.5  # pixels; a warp that moves less is not applied: interpolation would cost more than it mends
 LEAST_CORRELATION = 0.3  # of frames that show the same scene
@@ -79,7 +80,7 @@ class Alignment:
             return f'aligned by {self.method}: the frames stood still, none was moved'
         filled = ', '.join(f'{100 * share:.2f}' for share in self.filled)
         left = ''.join(f'; frame {number} of 3 was left as it is: nearly all of it, or of the middle one, is clipped '
-                       'or black' for number in self.left)
+                       'or black, or it matches nowhere' for number in self.left)
         return (f'aligned by {self.method}: corners moved by {moved} pixels; borders filled from the middle frame: '
                 f'{filled} %{left}')  # fmt: skip
 
@@ -134,6 +135,13 @@ def _warp_of(i: int, ldrs: np.ndarray, evs: Sequence[float], method: str) -> np.
                         f'more than {LARGEST_SHIFT:.0%} of the width of {width}: this is no shake of a hand, or too '
                         'much has changed. Align the frames in another program, or choose align=off.')
     return warp
+
+
+def unmatched(names: Sequence[str]) -> str:
+    """A line about the scenes of a data set in which a frame was left as it is."""
+    more = f' and {len(names) - MOST_NAMED} more' if len(names) > MOST_NAMED else ''
+    return (f'scenes with a frame that was not aligned, because it matches nowhere or is nearly all clipped or black: '
+            f'{", ".join(names[:MOST_NAMED])}{more}')  # fmt: skip
 
 
 def corner_shift(warp: np.ndarray, size: tuple[int, int]) -> float:

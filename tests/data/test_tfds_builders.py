@@ -135,12 +135,14 @@ def shaken_bracket(height=96, width=128):
 
 
 @pytest.mark.parametrize('method', ['translation', 'homography'])
-def test_frames_are_aligned_on_request_and_what_cannot_be_stays(folder, method):
+def test_frames_are_aligned_on_request_and_what_cannot_be_stays(folder, method, capsys):
     ldrs = shaken_bracket()
     write_scene(folder / 'Training', '12', 96, 128)
     for i, ldr in enumerate(ldrs):
         image_io.write_ldr(folder / 'Training' / '12' / f'{i}.tif', ldr)
-    plain, aligned = prepare(folder), prepare(folder, align=method)
+    plain, aligned = prepare(folder), prepare(folder, align=method, progress='stderr')
+    said = capsys.readouterr().err
+    assert f'was not aligned, because it matches nowhere or is nearly all clipped or black: 9, 10, 11, 001 (data.align={method})' in said
     assert plain.data_dir != aligned.data_dir  # neither is taken for the other
     moved, found = align.align(ldrs, (0, 2, 4), method)
     assert found.shifts == pytest.approx((3, 0, 2), abs=0.2)
