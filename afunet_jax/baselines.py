@@ -4,6 +4,7 @@ Each takes a scene and returns linear RGB float32 `[H, W, 3]` at the middle expo
 its ground truth (1: full scale of the exposure of EV 0).
 """
 
+import dataclasses
 from collections.abc import Callable
 
 import cv2
@@ -28,6 +29,12 @@ def weighted_merge(scene: Scene) -> np.ndarray:
     return hdr.weighted_merge([hdr.to_radiance(ldr, time) for ldr, time in zip(ldrs, times)], ldrs)
 
 
+def aligned_merge(scene: Scene) -> np.ndarray:
+    """`weighted_merge` of frames from which the shake of a hand was taken (`photos.align`): what that alone does."""
+    ldrs, _ = align.align(scene.ldrs, scene.evs, keep_unmatched=True)
+    return weighted_merge(dataclasses.replace(scene, ldrs=ldrs))
+
+
 def aligned_debevec(scene: Scene) -> np.ndarray:
     """What OpenCV offers: shifts by median threshold bitmaps (Ward 2003), then Debevec and Malik's merge.
 
@@ -47,5 +54,6 @@ def aligned_debevec(scene: Scene) -> np.ndarray:
 BASELINES: dict[str, Callable[[Scene], np.ndarray]] = {
     'middle exposure': middle_exposure,
     'weighted merge': weighted_merge,
+    'aligned merge': aligned_merge,
     'MTB and Debevec': aligned_debevec,
 }

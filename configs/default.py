@@ -118,7 +118,7 @@ def evaluation() -> ml_collections.ConfigDict:
     c.small_images = 'error'  # too small for pad_to: or 'pad_to_window'
     # Columns, by name of afunet_jax/metrics/registry.py; the paper's five.
     c.metrics = ('psnr_l', 'psnr_mu', 'ssim_l', 'ssim_mu', 'hdrvdp2_sctnet')
-    c.baselines = True  # also score the middle exposure alone, a weighted merge, and OpenCV's
+    c.baselines = True  # also score the middle exposure alone, weighted merges, and OpenCV's
     c.report = True  # write report.html: tables, pictures to compare at any exposure, training curves
     c.report_inline = False  # with all pictures inside the page instead of beside it
     c.pictures = True  # write predictions as .hdr and mu-law PNG

@@ -59,11 +59,16 @@ def test_what_clips_in_all_frames_is_full_scale():
 def test_alignment_finds_a_shift_that_a_plain_merge_does_not():
     scene = scene_of(128, 192, shift=3)
     inner = slice(8, -8)
-    aligned, plain = (
+    aligned, debevec, plain = (
         psnr(merge(scene)[inner, inner], scene.label[inner, inner])
-        for merge in (baselines.aligned_debevec, baselines.weighted_merge)
+        for merge in (baselines.aligned_merge, baselines.aligned_debevec, baselines.weighted_merge)
     )
-    assert aligned > plain + 3
+    assert aligned > debevec > plain + 3
+
+
+def test_where_nothing_moves_the_aligned_merge_is_the_plain_one():
+    scene = scene_of(64, 96)
+    np.testing.assert_array_equal(baselines.aligned_merge(scene), baselines.weighted_merge(scene))
 
 
 @pytest.mark.parametrize('merge', baselines.BASELINES.values(), ids=baselines.BASELINES)

@@ -21,6 +21,8 @@ from afunet_jax.metrics import registry
 from afunet_jax.models import afunet
 from afunet_jax.photos import align
 
+METHODS = 1 + len(baselines.BASELINES)
+
 
 def scene_of(height, width, seed=0, label=True):
     rng = np.random.default_rng(seed)
@@ -199,16 +201,16 @@ def test_tables_and_pictures_are_written(data, weights, tmp_path, capsys):
     assert 'weighted merge' in page and '001' in page
     beside = (tmp_path / 'out' / 'published.txt').read_text()
     assert beside in printed and 'AFUNet' in beside and 'measured' in beside and 'published' in beside
-    assert page.count('<tr class="measured">') == 4 and 'href="#source-1"' in page
+    assert page.count('<tr class="measured">') == METHODS and 'href="#source-1"' in page
     with open(tmp_path / 'out' / 'published.csv') as file:
         measured = [row['method'] for row in csv.DictReader(file) if row['from'] == 'measured']
     assert measured == [f'{method} (2 of 15 scenes)' for method in results['means']]  # published means are of all
     assert all(0 < row['hdrvdp2_sctnet'] < 100 for row in rows)
     folder = tmp_path / 'out' / 'pictures' / '001'
-    names = {'AFUNet', 'middle_exposure', 'weighted_merge', 'MTB_and_Debevec'}
+    names = {'AFUNet', 'middle_exposure', 'weighted_merge', 'aligned_merge', 'MTB_and_Debevec'}
     assert {p.name for p in folder.iterdir()} == {f'{n}.{e}' for n in names for e in ('hdr', 'png')} | {'ground_truth.png'}
     overview = cv2.imread(str(folder.parent / 'overview.png'))
-    assert overview.shape[1] >= 5 * reports.OVERVIEW_WIDTH and overview.std() > 10
+    assert overview.shape[1] >= (METHODS + 1) * reports.OVERVIEW_WIDTH and overview.std() > 10
     scene = read_scene(find_scenes(data, get_layout('kalantari'), 'test')[0])
     image = evaluation.Network(afunet.build(config.model), checkpoints.load_params(weights), 8)(scene).image
     np.testing.assert_allclose(image_io.read_hdr(folder / 'AFUNet.hdr'), image, rtol=0, atol=image.max() / 255)
@@ -223,7 +225,7 @@ def test_the_config_says_how_frames_are_aligned(data, weights, tmp_path, monkeyp
         asked.append((method, keep_unmatched))
         return ldrs[[1, 1, 1]], types.SimpleNamespace(left=(3,))
 
-    monkeypatch.setattr(align, 'align', shown)
+    monkeypatch.setattr(evaluation, 'aligning', types.SimpleNamespace(**{**vars(align), 'align': shown}))
     config = small.config(data, 'unused')
     config.eval.update(pictures=False, report=False)
     plain = run(config, weights, tmp_path / 'plain')
@@ -243,7 +245,7 @@ def test_a_set_without_ground_truth_gives_pictures_and_times_only(weights, tmp_p
     config = small.config(tmp_path / 'data', tmp_path)
     config.data.layout = 'tursun'
     rows = run(config, weights, tmp_path / 'out')
-    assert len(rows) == 8 and all(row['psnr_mu'] is None and row['seconds'] >= 0 for row in rows)
+    assert len(rows) == 2 * METHODS and all(row['psnr_mu'] is None and row['seconds'] >= 0 for row in rows)
     assert json.loads((tmp_path / 'out' / 'results.json').read_text())['means']['AFUNet']['psnr_mu'] is None
     assert not (tmp_path / 'out' / 'pictures' / '0' / 'ground_truth.png').exists()
 
@@ -261,7 +263,8 @@ def test_each_detection_map_is_computed_once_and_shown_under_its_preset(data, we
     config = small.config(data, tmp_path)
     config.eval.update(metrics=metrics, baselines=True, pictures=False, scenes=1)
     rows = run(config, weights, tmp_path / 'out')
-    assert [row[name] for row in rows for name in metrics[1:]] == [found.q for found in calls] and len(calls) == 8
+    assert [row[name] for row in rows for name in metrics[1:]] == [found.q for found in calls]
+    assert len(calls) == 2 * METHODS
     (path,) = (tmp_path / 'out' / 'report_files').iterdir()
     layers = {entry['title']: entry for entry in json.loads(path.read_text().partition(',')[2][:-3])['layers']}
     for found, (row, preset) in zip(calls, ((row, preset) for row in rows for preset in ('sctnet', 'safnet'))):
