@@ -81,8 +81,7 @@ class Network:
             )
         if memory_limit < 0:
             raise ConfigError(f'memory_limit is a number of GB, or 0 for what is free, not {memory_limit}')
-        if align not in aligning.METHODS:
-            raise ConfigError(f'data.align is one of {", ".join(aligning.METHODS)}, not {align!r}')
+        check_align(align)
         self._align = align
         self._model, self._pad_to, self._small_images = model, pad_to, small_images
         self._params = jax.device_put(params)
@@ -111,13 +110,11 @@ class Network:
         padded_height, padded_width = self.padded_size(height, width, scene.name)
         self._compile(1, padded_height, padded_width)
         start = time.perf_counter()
-        ldrs = scene.ldrs
-        if self._align != aligning.OFF:
-            ldrs, found = aligning.align(ldrs, scene.evs, self._align, keep_unmatched=True)
-            self.unmatched += [scene.name] * bool(found.left)
+        scene, matched = aligned(scene, self._align)
+        self.unmatched += [] if matched else [scene.name]
         # Padded before it becomes the input, which is four times as large.
         added = (0, padded_height - height), (0, padded_width - width)
-        x = hdr.network_input(hdr.decode_ldr(np.pad(ldrs, ((0, 0), *added, (0, 0)), mode='reflect')), scene.evs)
+        x = hdr.network_input(hdr.decode_ldr(np.pad(scene.ldrs, ((0, 0), *added, (0, 0)), mode='reflect')), scene.evs)
         image = self.merge(x[None])[0, :height, :width]
         seconds = time.perf_counter() - start
         if not np.isfinite(image).all():
@@ -187,6 +184,20 @@ def _memory(compiled: Any) -> int:
     return 0 if found is None else (
         found.argument_size_in_bytes + found.output_size_in_bytes + found.temp_size_in_bytes - found.alias_size_in_bytes
     )
+
+
+def check_align(method: str) -> None:
+    """Raises a ConfigError unless it is one of `photos.align.METHODS`."""
+    if method not in aligning.METHODS:
+        raise ConfigError(f'eval.align is one of {", ".join(aligning.METHODS)}, not {method!r}')
+
+
+def aligned(scene: Scene, method: str) -> tuple[Scene, bool]:
+    """The scene with the shake of a hand taken out of it, and whether all frames could be matched (others stay)."""
+    if method == aligning.OFF:
+        return scene, True
+    ldrs, found = aligning.align(scene.ldrs, scene.evs, method, keep_unmatched=True)
+    return dataclasses.replace(scene, ldrs=ldrs), not found.left
 
 
 def timed(merge: Callable[[Scene], np.ndarray]) -> Method:
@@ -277,7 +288,7 @@ def run(model: Any, config: Any, weights: str, out: str | pathlib.Path) -> list[
     found, params = checkpoints.load_weights(weights)
     checkpoints.check_architecture(found, config.model, weights)
     network = Network(
-        model, params, settings.pad_to, settings.small_images, settings.memory_limit, align=config.data.align
+        model, params, settings.pad_to, settings.small_images, settings.memory_limit, align=settings.align
     )
     found_scenes, scenes = datasets.evaluation_scenes(config.data, settings.split, settings.scenes)
     reports.make_folder(out)
@@ -320,7 +331,7 @@ def run(model: Any, config: Any, weights: str, out: str | pathlib.Path) -> list[
             out, rows, written, about, log if log.exists() else None, settings.report_inline, published=beside
         )
     if network.unmatched:
-        print(f'{aligning.unmatched(network.unmatched)} (data.align={config.data.align})', file=sys.stderr)
+        print(f'{aligning.unmatched(network.unmatched)} (eval.align={settings.align})', file=sys.stderr)
     compiled, seconds = len(network.compiled_sizes), network.compile_seconds
     print(f'tables and pictures are in {out}; compiling {compiled} image sizes took {seconds:.1f} s', file=sys.stderr)
     return rows

@@ -26,7 +26,7 @@ MOST_BYTES = 6_000_000  # of a file that comes with the package
 
 def describe(
     about: dict[str, Any], found: Mapping[str, list[dict[str, Any]]], manifests: Sequence[dict[str, Any]], commit: str,
-    license: str, before: Sequence[dict[str, Any]] = (),
+    license: str, before: Sequence[dict[str, Any]] = (), settings: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:  # fmt: skip
     """The description that goes into the file.
 
@@ -38,6 +38,7 @@ def describe(
         license: of the weights, an SPDX name.
         before: of the checkpoints of earlier trainings, each of which began with the weights of the one before. One may
             be a description itself: what it tells of its own earlier trainings and their data is taken over.
+        settings: the config's `eval` section of the evaluation: how frames were aligned, and so on.
     """
     trainings = [link for one in before for link in (*one.get('before', ()), one)]
     recipes = [recipe for one in before for recipe in one.get('recipes', ())]
@@ -48,7 +49,7 @@ def describe(
         'validation': about.get('validation'),
         'recipes': [recipe for i, recipe in enumerate(recipes) if recipe not in recipes[:i]],
         'before': [{'step': one['step'], 'config': _without_places(one['config'])} for one in trainings],
-        'commit': commit, 'license': license,
+        'commit': commit, 'license': license, 'eval': dict(settings or {}),
         'figures': {group: reports.means(rows) for group, rows in found.items()},
     }  # fmt: skip
 
@@ -117,8 +118,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     about, params = checkpoints.load_checkpoint(flags.workdir)
     before = [_about(path) for path in flags.before]
     manifests = [_json(path) for path in flags.data]
-    found = groups(_json(flags.results / RESULTS), manifests)
-    text = describe(about, found, manifests, flags.commit or _commit(), flags.license, before)
+    results = _json(flags.results / RESULTS)
+    found = groups(results, manifests)
+    text = describe(
+        about, found, manifests, flags.commit or _commit(), flags.license, before, results.get('eval')
+    )
     safetensors_weights.write(flags.out, params, text)
     for group, rows in found.items():
         print(f'{group}, {len({row["scene"] for row in rows})} scenes\n{reports.scores_table(rows)}\n')

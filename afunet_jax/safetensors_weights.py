@@ -10,6 +10,7 @@ A file holds the parameters, named by their path in the tree (`stage_0/sfm/...`)
     commit           of the code that trained
     license          of the weights
     figures          what was measured on test scenes: 'moving' and 'static' to method to metric to mean
+    eval             the config's section of that evaluation
 """
 
 import itertools

@@ -336,13 +336,16 @@ class Validator:
     """Mean scores of the scenes held back, shared out over the processes. False if there are none."""
 
     def __init__(self, model: nn.Module, config: Any, scenes: list):
-        self._scenes = scenes
+        self._scenes = list(scenes)
         if not scenes:
             return
         settings = config.eval
+        evaluation.check_align(settings.align)
         self._network = evaluation.Network(model, {}, settings.pad_to, settings.small_images, settings.memory_limit)
         for scene in scenes:  # what cannot be validated is known before the first step
             self._network.padded_size(*scene.ldrs.shape[1:3], f'scene {scene.name}, held back for validation')
+        for i in range(parallel.process_index(), len(scenes), parallel.process_count()):  # once, not in each validation
+            self._scenes[i], _ = evaluation.aligned(scenes[i], settings.align)
 
     def __bool__(self) -> bool:
         return bool(self._scenes)

@@ -52,7 +52,6 @@ def data() -> ml_collections.ConfigDict:
     c.prepared_dir = 'data/prepared'  # where the TFDS copy for training goes
     c.follow_links = False  # symbolic links that lead out of `dir`
     c.max_pixels = 160_000_000  # of one image; larger ones are refused from their header
-    c.align = 'off'  # the short and the long frame onto the middle one: 'translation' or 'homography' (photos/align.py)
     c.subtract_min_ev = False  # shift exposures so that the first is EV 0; the released weights do without
     c.synthetic = ml_collections.ConfigDict()  # built-in scenes, written to `dir` on first use
     c.synthetic.train_scenes = 0  # 0: `dir` holds a real data set
@@ -113,6 +112,7 @@ def evaluation() -> ml_collections.ConfigDict:
     """Evaluation on whole images."""
     c = ml_collections.ConfigDict()
     c.split = 'test'  # or 'train'
+    c.align = 'off'  # or 'translation', 'homography': takes the shake of a hand out of the frames (photos/align.py)
     c.pad_to = 128  # images are padded by reflection to multiples of it, pixels (the release's; changes numbers)
     c.memory_limit = 0.0  # GB for one image: fewer windows are computed at once until it fits; 0: what is free
     c.small_images = 'error'  # too small for pad_to: or 'pad_to_window'

@@ -26,9 +26,9 @@ def get_config():
     config.model.dtype = 'bfloat16'
     config.data.dir = 'data/brackets_5'
     config.data.layout = 'synthetic'
-    config.data.align = 'homography'
     config.train.update(
         batch_size=16, steps=40_000, crops_per_scene=32, augmentation='flips_and_rotations', checkpoint_every=1_000
     )
     config.validation.update(scenes=24, every=4_000)
+    config.eval.align = 'homography'
     return config

@@ -54,9 +54,10 @@ learning rate from the weights of the one before: so sittings add up whose numbe
 six train one stage, which takes half as long a step; the seventh adds a second, the eighth sees scenes of other
 colours, the ninth any steps from 0.7 to 4 EV, the tenth adds a third stage and sees JPEGs, the eleventh takes larger
 batches of larger crops. The last one trains the blending head behind them, which it leaves as they are, on many scenes
-that stand still: it is there that photos should be taken as they are. From the packaged weights a further sitting
-begins with `--weights=afunet_jax/weights/afunet_small.safetensors --config.model.head=sigmoid`, and is packaged with
-`--before=` that file.
+that stand still: it is there that photos should be taken as they are. All are trained on frames as they are, and merge
+aligned ones (`eval.align`); the validations of these trainings were still of frames as they are. From the packaged
+weights a further sitting begins with `--weights=afunet_jax/weights/afunet_small.safetensors
+--config.model.head=sigmoid`, and is packaged with `--before=` that file.
 """
 
 from configs import default
@@ -67,11 +68,11 @@ def get_config():
     config.model.update(num_stages=3, width=48, sfm_depth=2, sfm_heads=2, drop_path=0.0, head='blend')
     config.data.dir = 'data/brackets'
     config.data.layout = 'synthetic'
-    config.data.align = 'homography'
     config.optimizer.update(learning_rate=2e-3, final_learning_rate=1e-5, epochs=400)
     config.train.update(
         batch_size=2, steps=20_000, crop_size=64, crops_per_scene=32, augmentation='flips_and_rotations',
         log_every=200, checkpoint_every=1_000,
     )  # fmt: skip
     config.validation.update(scenes=12, every=2_000)
+    config.eval.align = 'homography'
     return config

@@ -465,7 +465,7 @@ def test_a_workdir_is_claimed_once(tmp_path):
 
 @pytest.mark.parametrize(
     ('key', 'did', 'other'),
-    [('model.head', 'sigmoid', 'blend'), ('model.precision', 'highest', 'default'), ('data.align', 'off', 'homography')],
+    [('model.head', 'sigmoid', 'blend'), ('model.precision', 'highest', 'default'), ('eval.align', 'off', 'homography')],
 )
 def test_a_workdir_of_an_older_release_is_claimed_by_what_that_release_did(tmp_path, key, did, other):
     section, name = key.split('.')

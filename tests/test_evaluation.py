@@ -140,7 +140,7 @@ def test_settings_that_make_no_sense_are_refused(pad_to, small_images):
 
 
 def test_another_alignment_is_refused():
-    with pytest.raises(ConfigError, match="data.align is one of off, translation, homography, not 'on'"):
+    with pytest.raises(ConfigError, match="eval.align is one of off, translation, homography, not 'on'"):
         evaluation.Network(Middle(), {}, 8, align='on')
 
 
@@ -229,14 +229,14 @@ def test_the_config_says_how_frames_are_aligned(data, weights, tmp_path, monkeyp
     config = small.config(data, 'unused')
     config.eval.update(pictures=False, report=False)
     plain = run(config, weights, tmp_path / 'plain')
-    config.data.align = 'homography'
+    config.eval.align = 'homography'
     aligned = run(config, weights, tmp_path / 'aligned')
     assert asked == [('homography', True)] * len({row['scene'] for row in aligned})
     for one, other in zip(plain, aligned, strict=True):
         assert (one['psnr_mu'] == other['psnr_mu']) == (one['method'] != evaluation.NETWORK)
     found = json.loads((tmp_path / 'aligned' / 'results.json').read_text())
-    assert found['data']['align'] == 'homography' and found['unmatched'] == sorted({row['scene'] for row in aligned})
-    assert f'clipped or black: {", ".join(found["unmatched"])} (data.align=homography)' in capsys.readouterr().err
+    assert found['eval']['align'] == 'homography' and found['unmatched'] == sorted({row['scene'] for row in aligned})
+    assert f'clipped or black: {", ".join(found["unmatched"])} (eval.align=homography)' in capsys.readouterr().err
 
 
 def test_a_set_without_ground_truth_gives_pictures_and_times_only(weights, tmp_path):

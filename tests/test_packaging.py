@@ -35,7 +35,7 @@ def flags(tmp_path):
     saved.wait()
     saved.close()
     (tmp_path / 'eval').mkdir()
-    (tmp_path / 'eval' / 'results.json').write_text(json.dumps({'scenes': ROWS}))
+    (tmp_path / 'eval' / 'results.json').write_text(json.dumps({'scenes': ROWS, 'eval': {'align': 'homography'}}))
     (tmp_path / 'manifest.json').write_text(json.dumps({'seed': 8, 'scenes': SCENES}))
     return [f'--workdir={tmp_path}/run', f'--results={tmp_path}/eval', f'--data={tmp_path}/manifest.json',
             f'--out={tmp_path}/w.safetensors']  # fmt: skip
@@ -48,7 +48,7 @@ def test_the_file_holds_the_best_parameters_and_what_they_are(flags, tmp_path, c
         'format_version': 1, 'model': small.MODEL, 'step': 1,
         'config': {'model': small.MODEL, 'seed': 3, 'data': {'dir': '', 'prepared_dir': '', 'layout': 'synthetic'}},
         'validation': {'psnr_mu': 30.0}, 'recipes': [{'seed': 8}], 'commit': 'abc', 'license': 'MIT', 'figures': FIGURES,
-        'before': [],
+        'before': [], 'eval': {'align': 'homography'},
     }  # fmt: skip
     expected = checkpoints.load_params(tmp_path / 'run')
     jax.tree.map(np.testing.assert_array_equal, params, expected)

@@ -1,5 +1,6 @@
 """Training: the schedule, the step, the loop, and what it refuses."""
 
+import dataclasses
 import json
 import re
 import types
@@ -12,7 +13,17 @@ import optax
 import pytest
 import small
 
-from afunet_jax import checkpoints, losses, parallel, safetensors_weights, torch_weights, training, training_log
+from afunet_jax import (
+    checkpoints,
+    evaluation,
+    losses,
+    parallel,
+    safetensors_weights,
+    torch_weights,
+    training,
+    training_log,
+)
+from afunet_jax.data.scenes import Scene
 from afunet_jax.errors import AFUNetError, CheckpointError, ConfigError, DataError, TrainingError, WeightsError
 from afunet_jax.models import afunet
 from configs import default
@@ -387,3 +398,31 @@ def test_a_run_that_ended_before_its_first_checkpoint_leaves_the_workdir_to_anot
 
 def test_the_batch_divides_over_the_devices_that_tests_fake():
     assert parallel.device_count() == 4
+
+
+# ---- validation --------------------------------------------------------------------------------------
+
+
+def test_scenes_are_aligned_once_for_all_validations(monkeypatch):
+    rng = np.random.default_rng(3)
+    scenes = [
+        Scene(name, rng.integers(0, 2**16, (3, 16, 24, 3), np.uint16), np.float32([0, 2, 4]), rng.random((16, 24, 3), np.float32))
+        for name in 'ab'
+    ]
+    moved, asked = [dataclasses.replace(scene, ldrs=scene.ldrs[::-1]) for scene in scenes], []
+
+    def aligned(scene, method):
+        asked.append((scene.name, method))
+        return moved['ab'.index(scene.name)], True
+
+    monkeypatch.setattr(evaluation, 'aligned', lambda scene, method: (scene, True) if method == 'off' else aligned(scene, method))
+    model, never = afunet.build(small.MODEL), types.SimpleNamespace(number=None)
+    params, config = afunet.init_params(model, 0), small.config('unused', 'unused')
+    expected = training.Validator(model, config, moved)(params, never)
+    config.eval.align = 'homography'
+    validate = training.Validator(model, config, scenes)
+    assert validate(params, never) == validate(params, never) == expected
+    assert asked == [('a', 'homography'), ('b', 'homography')]
+    config.eval.align = 'on'
+    with pytest.raises(ConfigError, match="eval.align is one of off, translation, homography, not 'on'"):
+        training.Validator(model, config, scenes)

@@ -65,7 +65,7 @@ def training_scenes(data: Any, held_back: int, progress: Any = 'stderr') -> tupl
         ConfigError, DataError: see the functions that are called.
     """
     builder = tfds_builders.prepare(
-        ensure_folder(data), data.layout, data.prepared_dir, progress, data.follow_links, data.max_pixels, data.align
+        ensure_folder(data), data.layout, data.prepared_dir, progress, data.follow_links, data.max_pixels
     )
     names, held = split_names(tfds_builders.scene_names(builder, 'train'), held_back)
 

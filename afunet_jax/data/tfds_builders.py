@@ -8,7 +8,7 @@ Prepared data lie in `data_dir/LAYOUT-FINGERPRINT/hdr_scenes/LAYOUT/VERSION`. Th
 the names, sizes and times of the source files. When one of them changes, the data are prepared anew in
 another folder; the old one is never read again and can be deleted. TFDS writes into a folder
 `incomplete.*` and renames it at the end, so that what a killed process leaves behind is never taken for
-complete data. Frames that are aligned (`data.align`) are prepared so, in a folder whose name ends in the method.
+complete data.
 """
 
 import contextlib
@@ -35,12 +35,11 @@ from afunet_jax.data.layouts import LAYOUTS, SPLITS, Layout, get_layout
 from afunet_jax.data.progress import ProgressLine
 from afunet_jax.data.scenes import Scene, SceneFiles, find_scenes, read_scene, scene_problems
 from afunet_jax.errors import ConfigError, DataError
-from afunet_jax.photos import align as aligning
 
 PathLike = str | os.PathLike
 Progress = Callable[[int, int, str], None]  # scenes done, scenes in all, name of the last one
 
-FORMAT_VERSION = '1.0.0'  # of the prepared data; raise it when the features or the alignment change
+FORMAT_VERSION = '1.0.0'  # of the prepared data; raise it when the features change
 FINGERPRINT_DIGITS = 16
 READ_THREADS = 1  # scenes decompressed ahead; each takes some 200 MB meanwhile
 
@@ -145,8 +144,6 @@ class HdrScenes(tfds.core.ShardBasedBuilder):
     source: Source | None = None  # what `prepare` has found; None: look in manual_dir
     progress: Progress | None = None
     max_pixels: int = image_io.MAX_PIXELS  # of one image
-    align: str = aligning.OFF  # one of `photos.align.METHODS`
-    unmatched: Sequence[str] = ()  # scenes with frames that it left as they are
 
     def _info(self) -> tfds.core.DatasetInfo:
         def image(*shape: int | None, dtype: type) -> tfds.features.Tensor:
@@ -178,11 +175,7 @@ class HdrScenes(tfds.core.ShardBasedBuilder):
             scene = read_scene(scenes[place], max_pixels=self.max_pixels)
         except DataError:
             raise DataError(_list_problems(scenes[place:], self.max_pixels)) from None
-        ldrs = scene.ldrs
-        if self.align != aligning.OFF:
-            ldrs, found = aligning.align(ldrs, scene.evs, self.align, keep_unmatched=True)
-            self.unmatched += [scene.name] * bool(found.left)
-        example = {'name': scene.name, 'ldrs': ldrs, 'evs': scene.evs}
+        example = {'name': scene.name, 'ldrs': scene.ldrs, 'evs': scene.evs}
         yield place, example if scene.label is None else example | {'label': scene.label}
         if self.progress is not None:
             self.progress(place + 1, len(scenes), scene.name)
@@ -206,7 +199,6 @@ def prepare(
     progress: Progress | str | None = 'stderr',
     follow_links: bool = False,
     max_pixels: int = image_io.MAX_PIXELS,
-    align: str = aligning.OFF,
 ) -> HdrScenes:
     """Prepares a data folder if that was not done yet, and returns its builder.
 
@@ -220,21 +212,15 @@ def prepare(
         progress: called after each scene; 'stderr': a line there; None: silent.
         follow_links: also symbolic links that lead out of the folder.
         max_pixels: larger images are refused before they are decoded.
-        align: one of `photos.align.METHODS`: what moves the short and the long frame onto the middle one. A frame
-            that it cannot match stays as it is.
 
     Raises:
-        ConfigError: no such layout; another method of alignment.
+        ConfigError: no such layout.
         DataError: the folder is no such data set; one or more scenes are bad, all are listed; files
             changed meanwhile; or `data_dir` cannot be written.
     """
     layout = get_layout(layout_name)
-    if align not in aligning.METHODS:
-        raise ConfigError(f'data.align is one of {", ".join(aligning.METHODS)}, not {align!r}')
     source = find_source(folder, layout, follow_links)
-    home = pathlib.Path(data_dir) / '-'.join(
-        [layout.name, source.fingerprint, *([align] if align != aligning.OFF else [])]
-    )
+    home = pathlib.Path(data_dir) / f'{layout.name}-{source.fingerprint}'
     builder = _builder_at(home, layout)
     if builder.data_path.exists():
         return builder
@@ -243,7 +229,7 @@ def prepare(
             builder = _builder_at(home, layout)  # another process may have prepared it meanwhile
             if not builder.data_path.exists():
                 line = ProgressLine(f'Preparing {layout.name}') if progress == 'stderr' else progress
-                builder.max_pixels, builder.align = max_pixels, align
+                builder.max_pixels = max_pixels
                 _build(builder, source, pathlib.Path(folder), line, follow_links)
     except (OSError, RuntimeError) as error:  # array_record's for a full disk is no OSError
         raise DataError(f'{home}: cannot store the prepared data: {error}. Give a data_dir that can be '
@@ -262,13 +248,11 @@ def _build(
     for left_behind in data_path.parent.glob('incomplete.*'):  # by a killed process; the lock is ours
         shutil.rmtree(left_behind)
     builder.source = source
-    builder.progress, builder.unmatched = progress, []
+    builder.progress = progress
     with contextlib.redirect_stdout(io.StringIO()):  # TFDS announces a download there
         builder.download_and_prepare(
             file_format='array_record',
             download_config=tfds.download.DownloadConfig(manual_dir=folder, try_download_gcs=False))
-    if builder.unmatched and progress is not None:
-        print(f'{aligning.unmatched(builder.unmatched)} (data.align={builder.align})', file=sys.stderr)
     if find_source(folder, source.layout, follow_links).fingerprint != source.fingerprint:
         shutil.rmtree(data_path)
         raise DataError(f'{folder}: files changed while they were prepared. Run again when they are final.')

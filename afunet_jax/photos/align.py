@@ -9,7 +9,7 @@ Both frames of a pair are brought to the exposure of the brighter one, where the
   of the gamma-encoded values. Shifts below half a pixel are left alone.
 
 It is for the shake of a hand. What moves in the scene, and parallax, is the network's part. For photos it is done
-unless it is told not to; for data sets only where the config says so (`data.align`): the benchmarks' figures are of
+unless it is told not to; for data sets only where the config says so (`eval.align`): the benchmarks' figures are of
 frames as they are.
 """
 

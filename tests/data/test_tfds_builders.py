@@ -1,6 +1,5 @@
 """tfds_builders: what is prepared is what is read, once, whole, and never stale."""
 
-import dataclasses
 import io
 import os
 import pathlib
@@ -9,7 +8,6 @@ import subprocess
 import sys
 import textwrap
 
-import cv2
 import numpy as np
 import pytest
 import small
@@ -20,7 +18,6 @@ from afunet_jax.data import batches, progress, tfds_builders
 from afunet_jax.data.layouts import LAYOUTS, get_layout
 from afunet_jax.data.scenes import find_scenes, read_scene
 from afunet_jax.errors import ConfigError, DataError
-from afunet_jax.photos import align
 
 ROOT = pathlib.Path(tfds_builders.__file__).parents[2]
 
@@ -123,39 +120,6 @@ def test_the_smallest_exposure_is_subtracted_on_request(folder):
     (scene,) = tfds_builders.load_scenes(builder, 'test', subtract_min_ev=True)
     assert_same(scene, read_scene(files, subtract_min_ev=True))
     np.testing.assert_array_equal(scene.evs, np.array([0, 1.5, 4], np.float32))
-
-
-def shaken_bracket(height=96, width=128):
-    """Three frames of one scene whose short frame is 3 pixels to the left, and whose long one 2 down."""
-    noise = np.random.default_rng(1).random((height + 16, width + 16, 3)).astype(np.float32)
-    radiance = np.exp2(40 * cv2.GaussianBlur(noise, (0, 0), 3) - 24)
-    places = (8, 11), (8, 8), (6, 8)
-    shots = [radiance[y:y + height, x:x + width] * 2.0**ev for (y, x), ev in zip(places, (0, 2, 4))]
-    return np.stack([np.rint(65535 * np.clip(shot, 0, 1) ** (1 / 2.2)).astype(np.uint16) for shot in shots])
-
-
-@pytest.mark.parametrize('method', ['translation', 'homography'])
-def test_frames_are_aligned_on_request_and_what_cannot_be_stays(folder, method, capsys):
-    ldrs = shaken_bracket()
-    write_scene(folder / 'Training', '12', 96, 128)
-    for i, ldr in enumerate(ldrs):
-        image_io.write_ldr(folder / 'Training' / '12' / f'{i}.tif', ldr)
-    plain, aligned = prepare(folder), prepare(folder, align=method, progress='stderr')
-    said = capsys.readouterr().err
-    assert f'was not aligned, because it matches nowhere or is nearly all clipped or black: 9, 10, 11, 001 (data.align={method})' in said
-    assert plain.data_dir != aligned.data_dir  # neither is taken for the other
-    moved, found = align.align(ldrs, (0, 2, 4), method)
-    assert found.shifts == pytest.approx((3, 0, 2), abs=0.2)
-    for name in ('9', '10', '11', '12'):
-        (before,), (after,) = (tfds_builders.load_scenes(builder, 'train', [name]) for builder in (plain, aligned))
-        # The others are noise, which fits nowhere.
-        assert_same(after, dataclasses.replace(before, ldrs=moved if name == '12' else before.ldrs))
-    prepare(folder, align=method, progress=lambda *_: pytest.fail('prepared twice'))
-
-
-def test_refuses_another_alignment(folder):
-    with pytest.raises(ConfigError, match="data.align is one of off, translation, homography, not 'affine'"):
-        prepare(folder, align='affine')
 
 
 def test_scenes_go_straight_into_a_store(folder):
