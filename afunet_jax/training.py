@@ -25,6 +25,7 @@ from afunet_jax.data import batches as batches_lib
 from afunet_jax.data import datasets, record
 from afunet_jax.errors import CheckpointError, ConfigError
 from afunet_jax.models import afunet
+from afunet_jax.photos import align
 from afunet_jax.training_log import NON_FINITE, SKIPPED, STOP, Log
 
 FREE_IN_STEPS = (  # neither a step of training nor an image of the network depends on them beyond rounding
@@ -344,8 +345,12 @@ class Validator:
         self._network = evaluation.Network(model, {}, settings.pad_to, settings.small_images, settings.memory_limit)
         for scene in scenes:  # what cannot be validated is known before the first step
             self._network.padded_size(*scene.ldrs.shape[1:3], f'scene {scene.name}, held back for validation')
+        left = []
         for i in range(parallel.process_index(), len(scenes), parallel.process_count()):  # once, not in each validation
-            self._scenes[i], _ = evaluation.aligned(scenes[i], settings.align)
+            self._scenes[i], matched = evaluation.aligned(scenes[i], settings.align)
+            left += [] if matched else [scenes[i].name]
+        if left:
+            print(f'validation: {align.unmatched(left)} (eval.align={settings.align})', file=sys.stderr)
 
     def __bool__(self) -> bool:
         return bool(self._scenes)

@@ -403,7 +403,7 @@ def test_the_batch_divides_over_the_devices_that_tests_fake():
 # ---- validation --------------------------------------------------------------------------------------
 
 
-def test_scenes_are_aligned_once_for_all_validations(monkeypatch):
+def test_scenes_are_aligned_once_for_all_validations(monkeypatch, capsys):
     rng = np.random.default_rng(3)
     scenes = [
         Scene(name, rng.integers(0, 2**16, (3, 16, 24, 3), np.uint16), np.float32([0, 2, 4]), rng.random((16, 24, 3), np.float32))
@@ -413,7 +413,7 @@ def test_scenes_are_aligned_once_for_all_validations(monkeypatch):
 
     def aligned(scene, method):
         asked.append((scene.name, method))
-        return moved['ab'.index(scene.name)], True
+        return moved['ab'.index(scene.name)], scene.name != 'b'
 
     monkeypatch.setattr(evaluation, 'aligned', lambda scene, method: (scene, True) if method == 'off' else aligned(scene, method))
     model, never = afunet.build(small.MODEL), types.SimpleNamespace(number=None)
@@ -421,6 +421,7 @@ def test_scenes_are_aligned_once_for_all_validations(monkeypatch):
     expected = training.Validator(model, config, moved)(params, never)
     config.eval.align = 'homography'
     validate = training.Validator(model, config, scenes)
+    assert 'nearly all clipped or black: b (eval.align=homography)' in capsys.readouterr().err
     assert validate(params, never) == validate(params, never) == expected
     assert asked == [('a', 'homography'), ('b', 'homography')]
     config.eval.align = 'on'
