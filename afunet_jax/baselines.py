@@ -4,7 +4,6 @@ Each takes a scene and returns linear RGB float32 `[H, W, 3]` at the middle expo
 its ground truth (1: full scale of the exposure of EV 0).
 """
 
-import dataclasses
 from collections.abc import Callable
 
 import cv2
@@ -31,8 +30,7 @@ def weighted_merge(scene: Scene) -> np.ndarray:
 
 def aligned_merge(scene: Scene) -> np.ndarray:
     """`weighted_merge` of frames from which the shake of a hand was taken (`photos.align`): what that alone does."""
-    ldrs, _ = align.align(scene.ldrs, scene.evs, keep_unmatched=True)
-    return weighted_merge(dataclasses.replace(scene, ldrs=ldrs))
+    return weighted_merge(align.align_scene(scene)[0])
 
 
 def aligned_debevec(scene: Scene) -> np.ndarray:

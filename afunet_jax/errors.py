@@ -4,6 +4,8 @@ Each message says the rule, the value that broke it, and the cure. The command-l
 the message alone; anything that is not an `AFUNetError` is a bug of ours and keeps its trace.
 """
 
+from collections.abc import Iterable
+
 
 class AFUNetError(Exception):
     """Base of every error that the project raises on purpose."""
@@ -27,3 +29,9 @@ class ConfigError(AFUNetError):
 
 class TrainingError(AFUNetError):
     """Training cannot go on, for example because the loss is no longer finite."""
+
+
+def some(names: Iterable[str], most: int = 5) -> str:
+    """The first names of many, for a message."""
+    names = list(names)
+    return ', '.join(names[:most]) + (f' and {len(names) - most} more' if len(names) > most else '') or 'nothing'

@@ -19,7 +19,7 @@ from afunet_jax.data import datasets
 from afunet_jax.data.layouts import get_layout
 from afunet_jax.data.progress import ProgressLine
 from afunet_jax.data.scenes import Scene
-from afunet_jax.errors import ConfigError, DataError, WeightsError
+from afunet_jax.errors import ConfigError, DataError, WeightsError, some
 from afunet_jax.metrics import registry
 from afunet_jax.models import execution
 from afunet_jax.photos import align as aligning
@@ -28,6 +28,7 @@ SMALL_IMAGES = ('error', 'pad_to_window')
 NETWORK = 'AFUNet'
 PSNR_AND_SSIM = ('psnr_l', 'psnr_mu', 'ssim_l', 'ssim_mu')
 FEWER_WINDOWS = (4096, 512, 64, 8)  # computed at once, tried in turn where an image does not fit into memory
+MOST_NAMED = 10  # scenes in a message
 KEPT_PROGRAMS = sizes.KEPT  # compiled for the image sizes that were used last; older ones are dropped
 GB = 1e9  # bytes
 HOST_BYTES = 220  # a pixel, that were measured beside what XLA plans: the input while it is made, and libraries
@@ -110,7 +111,7 @@ class Network:
         padded_height, padded_width = self.padded_size(height, width, scene.name)
         self._compile(1, padded_height, padded_width)
         start = time.perf_counter()
-        scene, matched = aligned(scene, self._align)
+        scene, matched = aligning.align_scene(scene, self._align)
         self.unmatched += [] if matched else [scene.name]
         # Padded before it becomes the input, which is four times as large.
         added = (0, padded_height - height), (0, padded_width - width)
@@ -192,12 +193,11 @@ def check_align(method: str) -> None:
         raise ConfigError(f'eval.align is one of {", ".join(aligning.METHODS)}, not {method!r}')
 
 
-def aligned(scene: Scene, method: str) -> tuple[Scene, bool]:
-    """The scene with the shake of a hand taken out of it, and whether all frames could be matched (others stay)."""
-    if method == aligning.OFF:
-        return scene, True
-    ldrs, found = aligning.align(scene.ldrs, scene.evs, method, keep_unmatched=True)
-    return dataclasses.replace(scene, ldrs=ldrs), not found.left
+def tell_unmatched(names: Sequence[str], method: str, where: str = '') -> None:
+    """Names on stderr the scenes in which `eval.align` left a frame as it is, if there are any."""
+    if names:
+        print(f'{where}scenes with a frame that was not aligned, because it matches nowhere or is nearly all clipped or '
+              f'black: {some(names, MOST_NAMED)} (eval.align={method})', file=sys.stderr)  # fmt: skip
 
 
 def timed(merge: Callable[[Scene], np.ndarray]) -> Method:
@@ -311,12 +311,7 @@ def run(model: Any, config: Any, weights: str, out: str | pathlib.Path) -> list[
     others = {name: timed(merge) for name, merge in BASELINES.items()} if settings.baselines else {}
     methods = {NETWORK: network, **others}
     rows = evaluate(methods, scenes, on_scene, tuple(settings.metrics))
-    about = {
-        'weights': str(weights), 'model': config.model.to_dict(),
-        'data': config.data.to_dict(), 'eval': settings.to_dict(),
-        'device': parallel.describe(), 'compile_seconds': round(network.compile_seconds, 2),
-        'compiled_sizes': network.compiled_sizes, 'unmatched': network.unmatched,
-    }  # fmt: skip
+    about = _about(config, weights, network)
     reports.write_results(out, rows, about)
     if settings.pictures:
         reports.write_overview(out / reports.PICTURES, [scene.name for scene in found_scenes], list(methods))
@@ -330,11 +325,20 @@ def run(model: Any, config: Any, weights: str, out: str | pathlib.Path) -> list[
         html_report.write_report(
             out, rows, written, about, log if log.exists() else None, settings.report_inline, published=beside
         )
-    if network.unmatched:
-        print(f'{aligning.unmatched(network.unmatched)} (eval.align={settings.align})', file=sys.stderr)
+    tell_unmatched(network.unmatched, settings.align)
     compiled, seconds = len(network.compiled_sizes), network.compile_seconds
     print(f'tables and pictures are in {out}; compiling {compiled} image sizes took {seconds:.1f} s', file=sys.stderr)
     return rows
+
+
+def _about(config: Any, weights: str, network: Network) -> dict[str, Any]:
+    """How an evaluation was made, for results.json."""
+    return {
+        'weights': str(weights), 'model': config.model.to_dict(),
+        'data': config.data.to_dict(), 'eval': config.eval.to_dict(),
+        'device': parallel.describe(), 'compile_seconds': round(network.compile_seconds, 2),
+        'compiled_sizes': network.compiled_sizes, 'unmatched': network.unmatched,
+    }  # fmt: skip
 
 
 def _detection_maps(scored: Mapping[str, Scored]) -> dict[str, dict[str, np.ndarray]]:

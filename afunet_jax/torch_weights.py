@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from afunet_jax import files, torch_files
-from afunet_jax.errors import ConfigError, WeightsError
+from afunet_jax.errors import ConfigError, WeightsError, some
 from afunet_jax.models import afunet, windows
 
 MASK_WINDOWS = 5  # the release registers attn_mask for an image of 5 x 5 windows (40 x 40 pixels)
@@ -119,7 +119,7 @@ def architecture(state_dict: Mapping[str, Any]) -> dict[str, int]:
                 return found
         raise WeightsError(
             f'these are not the weights of an AFUNet: no {dimensions}-dimensional key like {pattern} '
-            f'among {_some(shapes)}'
+            f'among {some(shapes)}'
         )
 
     blocks = [tuple(map(int, match.groups())) for key in shapes if (match := STAGE_KEY.match(key))]
@@ -154,7 +154,7 @@ def from_state_dict(state_dict: Mapping[str, Any]) -> dict[str, Any]:
     arrays = {key.removeprefix('module.'): np.asarray(value) for key, value in state_dict.items()}
     if len(arrays) < len(state_dict):
         twice = [key for key in arrays if key in state_dict and f'module.{key}' in state_dict]
-        raise WeightsError(f'keys with and without "module." side by side: {_some(twice)}; keep one of each')
+        raise WeightsError(f'keys with and without "module." side by side: {some(twice)}; keep one of each')
     settings = architecture(arrays)
     try:
         shapes = flax.traverse_util.flatten_dict(afunet.parameter_shapes(afunet.build(settings)), sep='/')
@@ -216,7 +216,7 @@ def read_pth(path: str | pathlib.Path) -> dict[str, np.ndarray]:
         )
     not_tensors = [key for key, value in content.items() if not isinstance(value, torch.Tensor)]
     if not_tensors:
-        raise WeightsError(f'{path}: {_some(not_tensors)} are not tensors; expected a state dict')
+        raise WeightsError(f'{path}: {some(not_tensors)} are not tensors; expected a state dict')
     _check_bytes(path, content)
     try:
         return {key: value.detach().cpu().to(torch.float32 if value.is_floating_point() else value.dtype).numpy()
@@ -269,8 +269,3 @@ def _check_rest(arrays: Mapping[str, np.ndarray], settings: Mapping[str, int]) -
         elif key not in masks and not key.startswith(f'{UNUSED}.'):
             problems.append(f'surplus: {key}')
     return problems
-
-
-def _some(keys: Any, most: int = 5) -> str:
-    keys = list(keys)
-    return ', '.join(keys[:most]) + (f' and {len(keys) - most} more' if len(keys) > most else '') or 'nothing'

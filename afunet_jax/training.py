@@ -347,10 +347,9 @@ class Validator:
             self._network.padded_size(*scene.ldrs.shape[1:3], f'scene {scene.name}, held back for validation')
         left = []
         for i in range(parallel.process_index(), len(scenes), parallel.process_count()):  # once, not in each validation
-            self._scenes[i], matched = evaluation.aligned(scenes[i], settings.align)
+            self._scenes[i], matched = align.align_scene(scenes[i], settings.align)
             left += [] if matched else [scenes[i].name]
-        if left:
-            print(f'validation: {align.unmatched(left)} (eval.align={settings.align})', file=sys.stderr)
+        evaluation.tell_unmatched(left, settings.align, 'validation: ')
 
     def __bool__(self) -> bool:
         return bool(self._scenes)

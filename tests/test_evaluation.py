@@ -21,7 +21,7 @@ from afunet_jax.metrics import registry
 from afunet_jax.models import afunet
 from afunet_jax.photos import align
 
-METHODS = 1 + len(baselines.BASELINES)
+METHODS = 5  # the network and four baselines
 
 
 def scene_of(height, width, seed=0, label=True):
@@ -221,17 +221,18 @@ def test_tables_and_pictures_are_written(data, weights, tmp_path, capsys):
 def test_the_config_says_how_frames_are_aligned(data, weights, tmp_path, monkeypatch, capsys):
     asked = []
 
-    def shown(ldrs, evs, method, keep_unmatched):
-        asked.append((method, keep_unmatched))
-        return ldrs[[1, 1, 1]], types.SimpleNamespace(left=(3,))
+    def shown(scene, method):
+        asked.append(method)
+        return (scene, True) if method == 'off' else (dataclasses.replace(scene, ldrs=scene.ldrs[[1, 1, 1]]), False)
 
-    monkeypatch.setattr(evaluation, 'aligning', types.SimpleNamespace(**{**vars(align), 'align': shown}))
+    monkeypatch.setattr(evaluation, 'aligning', types.SimpleNamespace(**{**vars(align), 'align_scene': shown}))
     config = small.config(data, 'unused')
     config.eval.update(pictures=False, report=False)
     plain = run(config, weights, tmp_path / 'plain')
     config.eval.align = 'homography'
     aligned = run(config, weights, tmp_path / 'aligned')
-    assert asked == [('homography', True)] * len({row['scene'] for row in aligned})
+    scenes = len({row['scene'] for row in aligned})
+    assert asked == ['off'] * scenes + ['homography'] * scenes
     for one, other in zip(plain, aligned, strict=True):
         assert (one['psnr_mu'] == other['psnr_mu']) == (one['method'] != evaluation.NETWORK)
     found = json.loads((tmp_path / 'aligned' / 'results.json').read_text())

@@ -13,19 +13,11 @@ import optax
 import pytest
 import small
 
-from afunet_jax import (
-    checkpoints,
-    evaluation,
-    losses,
-    parallel,
-    safetensors_weights,
-    torch_weights,
-    training,
-    training_log,
-)
+from afunet_jax import checkpoints, losses, parallel, safetensors_weights, torch_weights, training, training_log
 from afunet_jax.data.scenes import Scene
 from afunet_jax.errors import AFUNetError, CheckpointError, ConfigError, DataError, TrainingError, WeightsError
 from afunet_jax.models import afunet
+from afunet_jax.photos import align
 from configs import default
 
 NOISE = 1e-9  # gradients that are zero in exact arithmetic: biases of keys, which the softmax does not see
@@ -415,7 +407,7 @@ def test_scenes_are_aligned_once_for_all_validations(monkeypatch, capsys):
         asked.append((scene.name, method))
         return moved['ab'.index(scene.name)], scene.name != 'b'
 
-    monkeypatch.setattr(evaluation, 'aligned', lambda scene, method: (scene, True) if method == 'off' else aligned(scene, method))
+    monkeypatch.setattr(align, 'align_scene', lambda scene, method: (scene, True) if method == 'off' else aligned(scene, method))
     model, never = afunet.build(small.MODEL), types.SimpleNamespace(number=None)
     params, config = afunet.init_params(model, 0), small.config('unused', 'unused')
     expected = training.Validator(model, config, moved)(params, never)

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 
+from afunet_jax.data.scenes import Scene
 from afunet_jax.errors import DataError
 from afunet_jax.photos import response
 
@@ -43,7 +44,6 @@ COVERED_LEAST = 0.5  # of the frame, by what a warp leaves of it
 COMPARED_LEAST = 0.03  # share of pixels that are neither clipped nor black in both frames; with fewer a frame stays
 COMPARED_RANGE = 5, 250  # of 255
 LEAST_SIDE = 2  # of a bitmap
-MOST_NAMED = 10  # scenes in a message
 BITMAP_EXCLUDED = 4  # of 255; values this near to the median are not counted
 LEAST_SHIFT = 0.5  # pixels; a warp that moves less is not applied: interpolation would cost more than it mends
 LEAST_CORRELATION = 0.3  # of frames that show the same scene
@@ -137,11 +137,17 @@ def _warp_of(i: int, ldrs: np.ndarray, evs: Sequence[float], method: str) -> np.
     return warp
 
 
-def unmatched(names: Sequence[str]) -> str:
-    """A line about the scenes of a data set in which a frame was left as it is."""
-    more = f' and {len(names) - MOST_NAMED} more' if len(names) > MOST_NAMED else ''
-    return (f'scenes with a frame that was not aligned, because it matches nowhere or is nearly all clipped or black: '
-            f'{", ".join(names[:MOST_NAMED])}{more}')  # fmt: skip
+def align_scene(scene: Scene, method: str = DEFAULT) -> tuple[Scene, bool]:
+    """A scene of a data set with its frames aligned, and whether all could be matched; the others stay as they are.
+
+    Args:
+        scene: as it was read.
+        method: one of `METHODS`.
+    """
+    if method == OFF:
+        return scene, True
+    ldrs, found = align(scene.ldrs, scene.evs, method, keep_unmatched=True)
+    return dataclasses.replace(scene, ldrs=ldrs), not found.left
 
 
 def corner_shift(warp: np.ndarray, size: tuple[int, int]) -> float:

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from photo_files import scene, sixteen
 
+from afunet_jax.data.scenes import Scene
 from afunet_jax.errors import DataError
 from afunet_jax.photos import align
 
@@ -192,6 +193,11 @@ def test_a_data_set_keeps_frames_that_match_nowhere_and_moves_the_others(method)
     assert found.left == (1,) and found.shifts[0] == 0
     np.testing.assert_array_equal(frames[:2], ldrs[:2])
     assert found.shifts[2] == pytest.approx(np.hypot(6, 4), abs=0.3)
+    noisy = Scene('noise', ldrs, np.float32(EVS), None)
+    kept, matched = align.align_scene(noisy, method)
+    assert not matched
+    np.testing.assert_array_equal(kept.ldrs, frames)
+    assert align.align_scene(noisy, 'off') == (noisy, True)
     far = shaken([np.eye(3)] * 3)
     far[0] = np.roll(far[0], 38, axis=1)
     assert align.align(far, EVS, method, keep_unmatched=True)[1].left == (1,)
