@@ -40,7 +40,8 @@ def _parser() -> argparse.ArgumentParser:
     add('--weights', default='', help='a .safetensors, a .pth, a checkpoint or a workdir; none: those of the package')
     add('--curve', default=response.AUTO, choices=response.CHOICES,
         help='tone curve of the photos; auto: by type of file, and the camera\'s own where 8 bits do not fit sRGB')
-    add('--align', default=align.DEFAULT, choices=align.METHODS, help='what takes out the shake of a hand')
+    add('--align', default=align.DEFAULT, choices=align.METHODS,
+        help='what takes out the shake of a hand, and motion (default %(default)s)')
     add('--estimate', action='store_true', help='measure exposures in the pixels, if nothing tells them')
     add('--trust_exposures', action='store_true', help='go on where EXIF and the pixels disagree')
     add('--full_scale', type=_between(LEAST_FULL_SCALE, MOST_FULL_SCALE), default=frames.FULL_SCALE,

@@ -29,7 +29,7 @@ def weighted_merge(scene: Scene) -> np.ndarray:
 
 
 def aligned_merge(scene: Scene) -> np.ndarray:
-    """`weighted_merge` of frames from which the shake of a hand was taken (`photos.align`): what that alone does."""
+    """`weighted_merge` of frames that are aligned as photos are (`photos.align`): what that alone does."""
     return weighted_merge(align.align_scene(scene)[0])
 
 

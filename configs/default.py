@@ -112,7 +112,7 @@ def evaluation() -> ml_collections.ConfigDict:
     """Evaluation on whole images."""
     c = ml_collections.ConfigDict()
     c.split = 'test'  # or 'train'
-    c.align = 'off'  # or 'translation', 'homography': takes the shake of a hand out of the frames (photos/align.py)
+    c.align = 'off'  # or 'translation', 'homography' (the shake of a hand), 'flow' (that and motion): photos/align.py
     c.pad_to = 128  # images are padded by reflection to multiples of it, pixels (the release's; changes numbers)
     c.memory_limit = 0.0  # GB for one image: fewer windows are computed at once until it fits; 0: what is free
     c.small_images = 'error'  # too small for pad_to: or 'pad_to_window'

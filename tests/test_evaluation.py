@@ -140,7 +140,7 @@ def test_settings_that_make_no_sense_are_refused(pad_to, small_images):
 
 
 def test_another_alignment_is_refused():
-    with pytest.raises(ConfigError, match="eval.align is one of off, translation, homography, not 'on'"):
+    with pytest.raises(ConfigError, match="eval.align is one of off, translation, homography, flow, not 'on'"):
         evaluation.Network(Middle(), {}, 8, align='on')
 
 

@@ -417,5 +417,5 @@ def test_scenes_are_aligned_once_for_all_validations(monkeypatch, capsys):
     assert validate(params, never) == validate(params, never) == expected
     assert asked == [('a', 'homography'), ('b', 'homography')]
     config.eval.align = 'on'
-    with pytest.raises(ConfigError, match="eval.align is one of off, translation, homography, not 'on'"):
+    with pytest.raises(ConfigError, match="eval.align is one of off, translation, homography, flow, not 'on'"):
         training.Validator(model, config, scenes)

@@ -5,8 +5,8 @@
     radiance = merged * bracket.radiance_scale                   # the same unit in every bracket of a shoot
 
 `frames` reads one photo, `decoders` each format, `exif` what it says of its taking, `colour` converts its ICC profile,
-`response` undoes its tone curve, `exposures` finds the stops, `align` removes the shake of a hand, `bracket` puts them
-together.
+`response` undoes its tone curve, `exposures` finds the stops, `align` removes the shake of a hand and, with `flow`, what
+motion can be found, `bracket` puts them together.
 """
 
 from afunet_jax.photos.bracket import Bracket, BracketFiles, find_brackets, load_bracket

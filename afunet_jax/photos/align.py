@@ -1,4 +1,4 @@
-"""Global alignment of hand-held brackets: the short and the long frame are moved onto the middle one.
+"""Alignment of brackets: the short and the long frame are moved onto the middle one.
 
 Both frames of a pair are brought to the exposure of the brighter one, where they clip at the same places. Then:
 
@@ -7,10 +7,11 @@ Both frames of a pair are brought to the exposure of the brighter one, where the
   enhanced correlation coefficient (Evangelidis and Psarakis 2008) without the pixels that do not fit: a turn and a
   shift, then a homography. The one that fits best is taken, a simpler one where the gain is small; cubic interpolation,
   of the gamma-encoded values. Shifts below half a pixel are left alone.
+- 'flow': that, for the shake of a hand, and then for what moves in the scene, and parallax, optical flow where frames
+  match better by it (`flow`). What flow does not find, and what is covered in one of them, stays the network's part.
 
-It is for the shake of a hand. What moves in the scene, and parallax, is the network's part. For photos it is done
-unless it is told not to; for data sets only where the config says so (`eval.align`): the benchmarks' figures are of
-frames as they are.
+For photos it is done unless it is told not to; for data sets only where the config says so (`eval.align`): the
+benchmarks' figures are of frames as they are.
 """
 
 import dataclasses
@@ -22,15 +23,16 @@ import numpy as np
 
 from afunet_jax.data.scenes import Scene
 from afunet_jax.errors import DataError
-from afunet_jax.photos import response
+from afunet_jax.photos import flow, response
 
-OFF, TRANSLATION, HOMOGRAPHY = 'off', 'translation', 'homography'
-METHODS = OFF, TRANSLATION, HOMOGRAPHY
-DEFAULT = HOMOGRAPHY  # for photos
+OFF, TRANSLATION, HOMOGRAPHY, FLOW = 'off', 'translation', 'homography', 'flow'
+METHODS = OFF, TRANSLATION, HOMOGRAPHY, FLOW
+DEFAULT = FLOW  # for photos
 REFERENCE = 1  # of the three frames
 
 LARGEST_SHIFT = 0.1  # of the width: more is no shake of a hand
-SEARCH_SIDE = 1536  # longest side of the images that ECC works on
+SEARCH_SIDE = 1536  # longest side of the images that ECC and flow work on
+LEAST_FOLLOWED = 0.002  # of the frame; what moves over less of it stays
 ECC_STEPS, ECC_CHANGE, ECC_BLUR = 60, 1e-6, 5
 ECC_ROUNDS = 2  # each leaves out the pixels that do not fit the result of the one before
 SIFT_FEATURES, SIFT_CONTRAST, SIFT_RATIO = 2000, 0.02, 0.8
@@ -60,10 +62,11 @@ class Alignment:
     """What was done to the three frames.
 
     Attributes:
-        method: 'translation' or 'homography'.
+        method: one of `METHODS`, not 'off'.
         shifts: the largest shift of a corner of each frame, in pixels; 0 for the reference.
         warps: `[3, 3, 3]` float64, from a pixel (x, y, 1) of the reference to one of the frame.
         filled: share of each frame that no pixel of it covers; there stands the reference at the frame's exposure.
+        followed: share of each frame that optical flow moved, because it moves in the scene; of 'flow' alone.
         left: numbers from 1 of the frames that stay where they are, because too little of them can be compared, or
             because they match nowhere (`keep_unmatched`).
     """
@@ -72,17 +75,19 @@ class Alignment:
     shifts: tuple[float, ...]
     warps: np.ndarray
     filled: tuple[float, ...]
+    followed: tuple[float, ...] = (0.0, 0.0, 0.0)
     left: tuple[int, ...] = ()
 
     def __str__(self) -> str:
         moved = ', '.join(f'{shift:.1f}' for shift in self.shifts)
-        if not any(self.shifts) and not self.left:
+        if not any(self.shifts) and not any(self.followed) and not self.left:
             return f'aligned by {self.method}: the frames stood still, none was moved'
-        filled = ', '.join(f'{100 * share:.2f}' for share in self.filled)
+        filled, followed = (', '.join(f'{100 * share:.2f}' for share in each) for each in (self.filled, self.followed))
+        moving = f'; moved with the scene: {followed} %' if any(self.followed) else ''
         left = ''.join(f'; frame {number} of 3 was left as it is: nearly all of it, or of the middle one, is clipped '
                        'or black, or it matches nowhere' for number in self.left)
         return (f'aligned by {self.method}: corners moved by {moved} pixels; borders filled from the middle frame: '
-                f'{filled} %{left}')  # fmt: skip
+                f'{filled} %{moving}{left}')  # fmt: skip
 
 
 def align(
@@ -93,13 +98,13 @@ def align(
     Args:
         ldrs: `[3, H, W, 3]` uint16, gamma 2.2, as `Scene` has them.
         evs: their exposures in stops.
-        method: 'translation' or 'homography'.
+        method: one of `METHODS`, not 'off'.
         keep_unmatched: a frame that cannot be matched stays as it is, instead of raising: for data sets, where one
             scene of many must not stop the others.
 
     Returns:
         The frames, and what was done. Pixels that a moved frame does not cover are the reference's, exposed as the
-        frame is. What was clipped stays clipped.
+        frame is. What is clipped stays so where it comes to be.
 
     Raises:
         DataError: another method; a frame that cannot be matched, or only by a shift of over 10 % of the width; frames
@@ -108,7 +113,7 @@ def align(
     if method not in METHODS[1:]:
         raise DataError(f'The alignment is one of {", ".join(METHODS)}, not {method!r}.')
     evs = [float(ev) for ev in evs]  # float32 and float64 ones round differently
-    out, warps, filled, left = np.empty_like(ldrs), [], [], []
+    out, warps, filled, followed, left = np.empty_like(ldrs), [], [], [0.0] * len(ldrs), []
     for i, frame in enumerate(ldrs):
         try:
             warp = np.eye(3) if i == REFERENCE else _warp_of(i, ldrs, evs, method)
@@ -120,10 +125,13 @@ def align(
             left.append(i + 1)
             warp = np.eye(3)
         warps.append(warp)
-        out[i], share = _moved(frame, warp, ldrs[REFERENCE], evs[i] - evs[REFERENCE])
+        stops = evs[i] - evs[REFERENCE]
+        out[i], share = _moved(frame, warp, ldrs[REFERENCE], stops)
         filled.append(share)
+        if method == FLOW and i != REFERENCE and i + 1 not in left:
+            out[i], followed[i] = _followed(frame, warp, out[i], ldrs[REFERENCE], stops)
     shifts = tuple(corner_shift(warp, ldrs.shape[1:3]) for warp in warps)
-    return out, Alignment(method, shifts, np.stack(warps), tuple(filled), tuple(left))
+    return out, Alignment(method, shifts, np.stack(warps), tuple(filled), tuple(followed), tuple(left))
 
 
 def _warp_of(i: int, ldrs: np.ndarray, evs: Sequence[float], method: str) -> np.ndarray | None:
@@ -170,8 +178,7 @@ def find_warp(reference: np.ndarray, frame: np.ndarray, stops: float, method: st
     Raises:
         DataError: the search finds no match.
     """
-    # The darker one is brought to the exposure of the brighter one.
-    greys = _grey(reference, max(stops, 0)), _grey(frame, max(-stops, 0))
+    greys = _greys(reference, frame, stops)
     scale = min(1.0, SEARCH_SIDE / max(frame.shape[:2]))
     small = [_resized(grey, scale) for grey in greys]
     if min(small[0].shape) < LEAST_SIDE:
@@ -180,10 +187,10 @@ def find_warp(reference: np.ndarray, frame: np.ndarray, stops: float, method: st
     if _compared(*small) < COMPARED_LEAST:
         return None
     warps = _by_bitmaps(*small)
-    if method == HOMOGRAPHY:
+    if method != TRANSLATION:
         warps += _by_features(*small)
     fits = [(_misfit(*small, warp), price, warp) for price, warp in warps]
-    if method == HOMOGRAPHY:
+    if method != TRANSLATION:
         fits = _refined(*small, fits)
     warp = min(fits, key=lambda fit: fit[0] * (1 + PRICE * fit[1]))[2]
     alike = max(_correlation(*small, warp), _correlation(*small, np.eye(3)))
@@ -193,6 +200,11 @@ def find_warp(reference: np.ndarray, frame: np.ndarray, stops: float, method: st
     if method == TRANSLATION and scale < 1:
         warp = _whole_pixels(*greys, warp)
     return warp if corner_shift(warp, frame.shape[:2]) > LEAST_SHIFT else np.eye(3)
+
+
+def _greys(reference: np.ndarray, frame: np.ndarray, stops: float) -> tuple[np.ndarray, np.ndarray]:
+    """Both in grey, the darker one brought to the exposure of the brighter one."""
+    return _grey(reference, max(stops, 0)), _grey(frame, max(-stops, 0))
 
 
 def _grey(encoded: np.ndarray, stops: float) -> np.ndarray:
@@ -353,3 +365,29 @@ def _moved(frame: np.ndarray, warp: np.ndarray, reference: np.ndarray, stops: fl
     bare = covered < 255
     moved[bare] = response.encode_linear(response.decode_16(reference[bare]) * 2.0**stops)
     return moved, float(bare.mean())
+
+
+def _followed(
+    frame: np.ndarray, warp: np.ndarray, moved: np.ndarray, reference: np.ndarray, stops: float
+) -> tuple[np.ndarray, float]:
+    """What moves in the scene is moved, too, and the share of the frame that is.
+
+    Args:
+        frame: of the bracket.
+        warp: from the reference's pixels to the frame's.
+        moved: what `_moved` made of the frame.
+        reference, stops: as for `_moved`.
+    """
+    size = reference.shape[:2]
+    scale = min(1.0, SEARCH_SIDE / max(size))
+    motion, trusted = flow.find(*(_resized(grey, scale) for grey in _greys(reference, moved, stops)))
+    if trusted.mean() < LEAST_FOLLOWED:
+        return moved, 0.0
+    if scale < 1:
+        motion = cv2.resize(motion, size[::-1], interpolation=cv2.INTER_LINEAR) / np.float32(scale)
+        trusted = cv2.resize(trusted.astype(np.uint8), size[::-1], interpolation=cv2.INTER_NEAREST) > 0
+    # Sampled once, through both.
+    places = cv2.perspectiveTransform(flow.positions(size) + motion, warp)
+    trusted &= flow.inside(places, size)
+    sampled = flow.sampled(frame, places, cv2.INTER_CUBIC)
+    return np.where(trusted[..., None], sampled, moved), float(trusted.mean())

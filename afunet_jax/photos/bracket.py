@@ -204,7 +204,7 @@ def load_bracket(
             estimates where 8-bit frames have no curve of a known name and their steps do not fit sRGB.
         estimate: measure exposures from the pixels, if there is no other source.
         trust_exposures: go on where EXIF contradicts the pixels.
-        align: 'off', 'translation' or 'homography' (see `align`); frames that stood still stay as they are.
+        align: one of `align.METHODS`; frames that stood still stay as they are.
         trained_steps: least and most EV between neighbouring frames that suit the weights; of more than three frames
             those are taken that expose most within them (see `choose_three`).
         max_pixels: larger photos are refused.

@@ -89,7 +89,7 @@ def test_a_crowd_does_not_disturb_it():
         assert align.corner_shift(found.warps[i] @ warps[i], (240, 320)) < 0.6
 
 
-@pytest.mark.parametrize('method', ['translation', 'homography'])
+@pytest.mark.parametrize('method', align.METHODS[1:])
 @pytest.mark.parametrize('value', [0, 65535], ids=['black', 'clipped'])
 def test_a_frame_that_shows_nearly_nothing_is_left_and_told_of(method, value):
     ldrs = shaken([moved_by(3, 2), np.eye(3), np.eye(3)])
@@ -101,7 +101,7 @@ def test_a_frame_that_shows_nearly_nothing_is_left_and_told_of(method, value):
     assert 'frame 3 of 3 was left as it is' in str(found)
 
 
-@pytest.mark.parametrize('method', ['translation', 'homography'])
+@pytest.mark.parametrize('method', align.METHODS[1:])
 def test_a_tripod_stays_bit_for_bit(method):
     ldrs = shaken([np.eye(3)] * 3)
     frames, found = align.align(ldrs, EVS, method)
@@ -109,7 +109,7 @@ def test_a_tripod_stays_bit_for_bit(method):
     assert found.shifts == (0, 0, 0) and found.filled == (0, 0, 0)
 
 
-@pytest.mark.parametrize('method', ['translation', 'homography'])
+@pytest.mark.parametrize('method', align.METHODS[1:])
 def test_bare_borders_are_the_reference_at_the_frames_exposure(method):
     ldrs = shaken([moved_by(8, 0), np.eye(3), moved_by(0, -6)])
     frames, found = align.align(ldrs, EVS, method)
@@ -125,13 +125,26 @@ def test_bare_borders_are_the_reference_at_the_frames_exposure(method):
 def test_what_is_clipped_stays_clipped():
     ldrs = shaken([turned(0.4, 2.3, -1.6), np.eye(3), turned(-0.3, -3.4, 2.2)])
     ldrs[2, 100:160, 100:180] = 65535
-    frames = align.align(ldrs, EVS)[0]
+    frames = align.align(ldrs, EVS, 'homography')[0]
     assert (frames[2, 108:152, 108:172] == 65535).all()
+
+
+def test_what_is_clipped_is_clipped_where_flow_takes_it():
+    moving, still, _ = walked(9)
+    for frames, distance in ((moving, 9), (still, 0)):
+        for i in range(3):
+            x = 90 + distance * (i - 1)  # inside of the thing
+            frames[i, 160:184, x:x + 20] = 65535
+    frames = align.align(moving, EVS, 'flow')[0]
+    for i in (0, 2):
+        assert (frames[i, 164:180, 94:106] == 65535).all()
+        ring = frames[i, 152:192, 82:118], still[i, 152:192, 82:118]
+        assert ((ring[0] == 65535) == (ring[1] == 65535)).mean() > 0.95
 
 
 def test_refuses_what_is_no_shake():
     ldrs = shaken([moved_by(0, 38), np.eye(3), np.eye(3)])
-    for method in ('translation', 'homography'):
+    for method in align.METHODS[1:]:
         with pytest.raises(DataError, match='Frame 1 of 3 would have to be moved by (38|39) pixels .* more than 10%'):
             align.align(ldrs, EVS, method)
 
@@ -146,7 +159,7 @@ def test_large_photos_are_searched_small_and_moved_by_whole_pixels():
 
 
 @pytest.mark.parametrize('height, width', [(200, 800), (384, 1536), (200, 2000), (1100, 300), (30, 960)])
-@pytest.mark.parametrize('method', ['translation', 'homography'])
+@pytest.mark.parametrize('method', align.METHODS[1:])
 def test_wide_and_tall_frames(height, width, method):
     radiance, warps = detailed(height, width), [moved_by(5, 0), np.eye(3), moved_by(-3, 0)]
     ldrs = np.stack([sixteen(seen_through(radiance, warp), ev - 3) for warp, ev in zip(warps, EVS)])
@@ -156,23 +169,23 @@ def test_wide_and_tall_frames(height, width, method):
 
 
 @pytest.mark.parametrize('height, width', [(1, 40), (40, 1), (1, 1), (4, 6000)])
-@pytest.mark.parametrize('method', ['translation', 'homography'])
+@pytest.mark.parametrize('method', align.METHODS[1:])
 def test_refuses_frames_that_are_too_narrow(height, width, method):
     with pytest.raises(DataError, match=f'{width}x{height} pixels are too narrow to be aligned; choose align=off'):
         align.align(np.random.RandomState(0).randint(0, 65536, (3, height, width, 3)).astype(np.uint16), EVS, method)
 
 
 @pytest.mark.parametrize('side', [2, 3, 5])
-@pytest.mark.parametrize('method', ['translation', 'homography'])
+@pytest.mark.parametrize('method', align.METHODS[1:])
 def test_tiny_frames_end_in_no_error_of_opencv(side, method):
     ldrs = np.random.RandomState(0).randint(0, 65536, (1, side, 40, 3)).astype(np.uint16).repeat(3, axis=0)
     try:
         np.testing.assert_array_equal(align.align(ldrs, [0.0, 0.0, 0.0], method)[0], ldrs)
     except DataError as error:
-        assert method == 'homography' and 'align=off' in str(error)
+        assert method != 'translation' and 'align=off' in str(error)
 
 
-@pytest.mark.parametrize('method', ['translation', 'homography'])
+@pytest.mark.parametrize('method', align.METHODS[1:])
 def test_refuses_frames_with_nothing_in_common(method):
     ldrs = shaken([np.eye(3)] * 3)
     ldrs[0] = np.random.RandomState(3).randint(0, 65535, ldrs[0].shape)
@@ -181,11 +194,11 @@ def test_refuses_frames_with_nothing_in_common(method):
 
 
 def test_refuses_another_method():
-    with pytest.raises(DataError, match='off, translation, homography'):
+    with pytest.raises(DataError, match='off, translation, homography, flow'):
         align.align(shaken([np.eye(3)] * 3), EVS, 'affine')
 
 
-@pytest.mark.parametrize('method', ['translation', 'homography'])
+@pytest.mark.parametrize('method', align.METHODS[1:])
 def test_a_data_set_keeps_frames_that_match_nowhere_and_moves_the_others(method):
     ldrs = shaken([np.eye(3), np.eye(3), moved_by(6, -4)])
     ldrs[0] = np.random.RandomState(3).randint(0, 65535, ldrs[0].shape)
@@ -207,3 +220,60 @@ def test_the_type_of_the_exposures_changes_no_bit():
     ldrs = shaken([turned(0.4, 2.3, -1.6), np.eye(3), moved_by(-2, 4)], evs := [-2.3, 0.1, 1.7])
     as_float32 = np.array(evs, np.float32)
     np.testing.assert_array_equal(align.align(ldrs, as_float32)[0], align.align(ldrs, [float(ev) for ev in as_float32])[0])
+
+
+def walked(distance, warps=(np.eye(3),) * 3, at=(70, 130), size=(90, 60)):
+    """Frames in which a thing of another scene goes to the right, and what they would be if it had not moved."""
+    still, things = shaken(warps), shaken([np.eye(3)] * 3)[:, ::-1]
+    moving = still.copy()
+    (x, y), (height, width) = at, size
+    thing = things[:, 20:20 + height, 200:200 + width]
+    for i in range(3):
+        for frames, dx in ((moving, distance * (i - 1)), (still, 0)):
+            frames[i, y:y + height, x + dx:x + dx + width] = thing[i]
+    return moving, still, np.s_[y + 8:y + height - 8, x + 8:x + width - 8]
+
+
+@pytest.mark.parametrize('distance', [3, 9, -14])
+def test_flow_brings_back_what_walks_and_leaves_the_rest_to_the_bit(distance):
+    moving, still, thing = walked(distance)
+    frames, found = align.align(moving, EVS, 'flow')
+    assert found.method == 'flow' and found.shifts == (0, 0, 0) and found.followed[1] == 0
+    for i in (0, 2):
+        after, before = (np.abs(x[i][thing].astype(float) - still[i][thing]).mean() for x in (frames, moving))
+        assert after < 0.25 * before
+        far = np.s_[i, :100]  # 30 pixels above it
+        np.testing.assert_array_equal(frames[far], moving[far])
+        assert 0.04 < found.followed[i] < 0.25  # the thing is 7 % of the frame
+    np.testing.assert_array_equal(frames[1], moving[1])
+    np.testing.assert_array_equal(align.align(moving, EVS, 'homography')[0], moving)
+    assert 'moved with the scene: ' in str(found) and '0.00, ' in str(found)
+
+
+def test_flow_takes_out_the_shake_too():
+    warps = [turned(0.4, 2.3, -1.6), np.eye(3), turned(-0.3, -3.4, 2.2)]
+    moving, still, thing = walked(9, warps)
+    true = shaken([np.eye(3)] * 3)
+    frames, found = align.align(moving, EVS, 'flow')
+    for i in (0, 2):
+        assert align.corner_shift(found.warps[i] @ warps[i], (240, 320)) < 0.6
+        assert np.abs(frames[i, 12:100, 12:-12].astype(float) - true[i, 12:100, 12:-12]).mean() < 400
+        after, before = (np.abs(x[i][thing].astype(float) - still[i][thing]).mean() for x in (frames, moving))
+        assert after < 0.4 * before
+
+
+def test_flow_of_large_frames_is_searched_small(monkeypatch):
+    moving, still, thing = walked(9)
+    monkeypatch.setattr(align, 'SEARCH_SIDE', 200)
+    frames, found = align.align(moving, EVS, 'flow')
+    for i in (0, 2):
+        after, before = (np.abs(x[i][thing].astype(float) - still[i][thing]).mean() for x in (frames, moving))
+        assert after < 0.4 * before and found.followed[i] > 0.04
+
+
+def test_a_frame_that_is_left_is_not_moved_by_flow_either():
+    moving = walked(9)[0]
+    moving[2] = 65535
+    frames, found = align.align(moving, EVS, 'flow')
+    assert found.left == (3,) and found.followed[0] > 0.04 and found.followed[2] == 0
+    np.testing.assert_array_equal(frames[2], moving[2])

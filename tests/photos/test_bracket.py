@@ -150,7 +150,7 @@ def test_alignment_is_reported(tmp_path):
     bracket = load_bracket(tmp_path, exposures=[0, 2, 4], align='translation')
     assert bracket.alignment.shifts == (3, 0, 2) and 'corners moved by 3.0, 0.0, 2.0 pixels' in bracket.report()
     assert load_bracket(tmp_path, exposures=[0, 2, 4], align='off').alignment is None
-    assert load_bracket(tmp_path, exposures=[0, 2, 4]).alignment.method == 'homography'
+    assert load_bracket(tmp_path, exposures=[0, 2, 4]).alignment.method == 'flow'
     for i, ev in enumerate((0, 2, 4)):
         Image.fromarray(eight(radiance, ev)).save(tmp_path / f'{i}.png')
     still = load_bracket(tmp_path, exposures=[0, 2, 4])
@@ -322,7 +322,7 @@ def test_refuses_a_wrong_choice_of_words(tmp_path):
     paths = write_bracket(tmp_path, [0, 2, 4])
     with pytest.raises(DataError, match='A tone curve is one of auto, estimate'):
         load_bracket(paths, curve='log')
-    with pytest.raises(DataError, match='The alignment is one of off, translation, homography'):
+    with pytest.raises(DataError, match='The alignment is one of off, translation, homography, flow'):
         load_bracket(paths, align='affine')
 
 

@@ -66,7 +66,7 @@ def predict(*arguments, status=0):
 def test_the_three_functions_give_what_the_evaluation_gives(photos, weights, scene, tmp_path):
     merged = afunet_jax.merge(afunet_jax.load(photos), weights)
     settings, params = (lambda about, params: (about['model'], params))(*safetensors_weights.read(weights))
-    expected = evaluation.Network(afunet.build(settings), params, 8, align='homography')(scene)
+    expected = evaluation.Network(afunet.build(settings), params, 8, align='flow')(scene)
     np.testing.assert_array_equal(merged.image, expected.image)
     afunet_jax.save(tmp_path / 'r.exr', merged, precision='float')
     np.testing.assert_array_equal(image_io.read_exr(tmp_path / 'r.exr'), merged.image)
