@@ -46,6 +46,7 @@ COVERED_LEAST = 0.5  # of the frame, by what a warp leaves of it
 COMPARED_LEAST = 0.03  # share of pixels that are neither clipped nor black in both frames; with fewer a frame stays
 COMPARED_RANGE = 5, 250  # of 255
 LEAST_SIDE = 2  # of a bitmap
+CLIPPED = 250 * 257  # of 65535: where the reference is as bright it does not tell what a shorter frame would show
 BITMAP_EXCLUDED = 4  # of 255; values this near to the median are not counted
 LEAST_SHIFT = 0.5  # pixels; a warp that moves less is not applied: interpolation would cost more than it mends
 LEAST_CORRELATION = 0.3  # of frames that show the same scene
@@ -65,7 +66,7 @@ class Alignment:
         method: one of `METHODS`, not 'off'.
         shifts: the largest shift of a corner of each frame, in pixels; 0 for the reference.
         warps: `[3, 3, 3]` float64, from a pixel (x, y, 1) of the reference to one of the frame.
-        filled: share of each frame that no pixel of it covers; there stands the reference at the frame's exposure.
+        filled: share of each frame that no pixel of it covers; see `align` for what stands there.
         followed: share of each frame that optical flow moved, because it moves in the scene; of 'flow' alone.
         left: numbers from 1 of the frames that stay where they are, because too little of them can be compared, or
             because they match nowhere (`keep_unmatched`).
@@ -104,7 +105,8 @@ def align(
 
     Returns:
         The frames, and what was done. Pixels that a moved frame does not cover are the reference's, exposed as the
-        frame is. What is clipped stays so where it comes to be.
+        frame is; in a short frame, where the reference is clipped, the frame's edge goes on. What is clipped stays so
+        where it comes to be.
 
     Raises:
         DataError: another method; a frame that cannot be matched, or only by a shift of over 10 % of the width; frames
@@ -363,7 +365,8 @@ def _moved(frame: np.ndarray, warp: np.ndarray, reference: np.ndarray, stops: fl
     moved = _warped(frame, warp, cv2.INTER_NEAREST if shift_only else cv2.INTER_CUBIC)
     covered = _warped(np.full(frame.shape[:2], 255, np.uint8), warp, cv2.INTER_LINEAR, cv2.BORDER_CONSTANT)
     bare = covered < 255
-    moved[bare] = response.encode_linear(response.decode_16(reference[bare]) * 2.0**stops)
+    told = bare & ((reference < CLIPPED).all(axis=-1) | (stops >= 0))
+    moved[told] = response.encode_linear(response.decode_16(reference[told]) * 2.0**stops)
     return moved, float(bare.mean())
 
 

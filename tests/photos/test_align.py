@@ -122,6 +122,20 @@ def test_bare_borders_are_the_reference_at_the_frames_exposure(method):
     assert found.filled[1] == 0
 
 
+@pytest.mark.parametrize('method', align.METHODS[1:])
+def test_bare_borders_where_the_reference_is_clipped_go_on_from_the_frames_edge(method):
+    """The reference does not tell how bright the sky is; at its level there it would be grey in the short frame."""
+    radiance = detailed()
+    radiance[60:180, :40] = np.linspace(3, 5, 120)[:, None, None]
+    still, moved = (np.stack([sixteen(seen_through(radiance, warp), ev - 3) for warp, ev in zip(warps, EVS)])
+                    for warps in ((np.eye(3),) * 3, (moved_by(8, 0), np.eye(3), moved_by(8, 0))))  # fmt: skip
+    assert (still[1, 70:170, :30] == 65535).all() and (still[0, 70:170, :30] < 60000).all()
+    frames = align.align(moved, EVS, method)[0]
+    sky = np.s_[70:170, :6]
+    np.testing.assert_allclose(frames[0][sky].astype(float), still[0][sky], rtol=0.02)
+    assert (frames[2][sky] == 65535).all()
+
+
 def test_what_is_clipped_stays_clipped():
     ldrs = shaken([turned(0.4, 2.3, -1.6), np.eye(3), turned(-0.3, -3.4, 2.2)])
     ldrs[2, 100:160, 100:180] = 65535
