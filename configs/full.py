@@ -30,5 +30,5 @@ def get_config():
         batch_size=16, steps=40_000, crops_per_scene=32, augmentation='flips_and_rotations', checkpoint_every=1_000
     )
     config.validation.update(scenes=24, every=4_000)
-    config.eval.align = 'homography'
+    config.eval.align = 'flow'
     return config

@@ -74,5 +74,5 @@ def get_config():
         log_every=200, checkpoint_every=1_000,
     )  # fmt: skip
     config.validation.update(scenes=12, every=2_000)
-    config.eval.align = 'homography'
+    config.eval.align = 'flow'
     return config
