@@ -18,10 +18,13 @@ from afunet_jax import hdr, vgg
 from afunet_jax.errors import ConfigError, DataError
 
 LEAST_ERROR = 1e-3  # mu-law; without it the error of an exact candidate would be predicted ever smaller
+LEAST_SQUARE = 1e-6  # 60 dB; without it a crop that is nearly exact would count more than all others
+ERRORS_SHARE = 0.02  # of error prediction beside the mixture's own error, which leaves the errors' scale open
 WEIGHT = 0.005  # of the second term, in the paper and the release
 
 Terms = dict[str, jax.Array]
 Loss = Callable[[jax.Array, jax.Array], tuple[jax.Array, Terms]]
+BlendLoss = Callable[[jax.Array, jax.Array, jax.Array, jax.Array], tuple[jax.Array, Terms]]
 
 
 def _mu_law_pair(prediction: jax.Array, label: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -95,6 +98,15 @@ def error_prediction(candidates: jax.Array, log_errors: jax.Array, label: jax.Ar
     return _total({'error_prediction': value})
 
 
+def log_square(prediction: jax.Array, label: jax.Array) -> jax.Array:
+    """Mean over the batch of the natural logarithm of each image's mean squared difference of mu-law values.
+
+    It is PSNR-mu but for sign and factor, up to `LEAST_SQUARE`. Arguments and errors as of `reconstruction_loss`.
+    """
+    prediction, label = _mu_law_pair(prediction, label)
+    return jnp.log(((prediction - label) ** 2).mean((1, 2, 3)) + LEAST_SQUARE).mean()
+
+
 def _total(terms: Terms) -> tuple[jax.Array, Terms]:
     return sum(terms.values()), terms
 
@@ -111,6 +123,38 @@ def _release(weight, prediction, label):
 def _paper(weight, vgg_params, prediction, label):
     terms = {'reconstruction': reconstruction_loss(prediction, label)}
     return _total(terms | {'vgg': weight * vgg_loss(prediction, label, vgg_params)})
+
+
+def _errors(prediction, candidates, log_errors, label):
+    return error_prediction(candidates, log_errors, label)
+
+
+def _mixture(prediction, candidates, log_errors, label):
+    _, terms = error_prediction(candidates, log_errors, label)
+    squares = log_square(prediction, label)
+    return _total({'log_square': squares} | {name: ERRORS_SHARE * term for name, term in terms.items()})
+
+
+BLEND_LOSSES = {'errors': _errors, 'mixture': _mixture}
+
+
+def make_blend_loss(name: str) -> BlendLoss:
+    """The loss function of a network with a blending head.
+
+    Args:
+        name: 'errors': `error_prediction`, from which a new head learns; or 'mixture': `log_square` of the mixture
+            and a little of `error_prediction`, for a head that can predict errors already.
+
+    Returns:
+        `loss(prediction, candidates, log_errors, label) -> (total, terms)`, of the network's output and what
+        `models.blend.Blend` returns. A pytree, as that of `make_loss`.
+
+    Raises:
+        ConfigError: an unknown name.
+    """
+    if name not in BLEND_LOSSES:
+        raise ConfigError(f'loss.blend is one of {", ".join(BLEND_LOSSES)}, not {name!r}')
+    return jax.tree_util.Partial(BLEND_LOSSES[name])
 
 
 def make_loss(name: str, vgg_params: vgg.Params | None = None, weight: float = WEIGHT) -> Loss:

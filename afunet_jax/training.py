@@ -108,7 +108,7 @@ def make_step(
     Returns:
         The step. Its arguments have a leading axis of this process's devices: `state` (`parallel.replicate`; its memory
         is reused), the batch with `input` `[devices, b, s, s, 18]` and `label` `[devices, b, s, s, 3]`
-        (`parallel.shard`), the loss (`losses.Loss`, replicated), and `stop`, 1 where a process was asked to end
+        (`parallel.shard`), the loss (see `gradients`, replicated), and `stop`, 1 where a process was asked to end
         (`parallel.on_devices`). It returns the next state, and of the global batch `loss`, its terms, `gradient_norm`,
         the sum of `stop`, and `skipped`, 1 if the step has left the state as it was, else 0.
     """
@@ -122,7 +122,8 @@ def make_step(
 
 
 def gradients(
-    params: Any, step: jax.Array, batch: Any, loss: losses.Loss, stop: jax.Array, *, model: nn.Module, seed: int
+    params: Any, step: jax.Array, batch: Any, loss: losses.Loss | losses.BlendLoss, stop: jax.Array, *,
+    model: nn.Module, seed: int,
 ) -> tuple[Any, dict[str, jax.Array]]:
     """Means over the global batch, from each device's share of it, inside a `parallel.program`.
 
@@ -130,8 +131,8 @@ def gradients(
         params: replicated.
         step: number of finished steps.
         batch: `input` `[b, s, s, 18]` and `label` `[b, s, s, 3]`, this device's rows.
-        loss: `loss(prediction, label) -> (total, terms)`, plain means over the batch. A blending head has its own,
-            `losses.error_prediction`.
+        loss: `loss(prediction, label) -> (total, terms)`, plain means over the batch; of a network with a blending
+            head that of `losses.make_blend_loss`.
         stop: 1 or 0, of this device.
         model, seed: see `make_step`.
 
@@ -147,7 +148,7 @@ def gradients(
             mutable=[afunet.BLENDED],
         )  # fmt: skip
         if blended := sown.get(afunet.BLENDED):
-            return losses.error_prediction(blended['candidates'][0], blended['log_errors'][0], batch['label'])
+            return loss(prediction, blended['candidates'][0], blended['log_errors'][0], batch['label'])
         return loss(prediction, batch['label'])
 
     with jax.default_matmul_precision(model.precision):
@@ -188,7 +189,7 @@ def run(model: nn.Module, config: Any, workdir: str | pathlib.Path, weights: str
     settings = config.to_dict()
     _check_config(config)
     checkpoints.check_workdir(workdir, settings, FREE_SETTINGS)
-    loss = losses.make_loss(config.loss.name, _vgg_params(config.loss), config.loss.weight)
+    loss = _loss(config)
     optimizer, schedule = make_optimizer(config.optimizer, config.train.steps)
     with contextlib.ExitStack() as held:
         begun = (workdir / checkpoints.CONFIG_FILE).exists()
@@ -224,7 +225,9 @@ class Trainer:
         self._last_saved = None
         self._best = _best_so_far(saved)
 
-    def train(self, state: TrainState, loss: losses.Loss, before: dict[str, Any] | None = None) -> None:
+    def train(
+        self, state: TrainState, loss: losses.Loss | losses.BlendLoss, before: dict[str, Any] | None = None
+    ) -> None:
         """Runs from the state's step to the config's last; `before` is the log's state at that step."""
         train, first = self._config.train, int(state.step)
         self._last_saved = first if before is not None else None
@@ -392,6 +395,13 @@ def _check_config(config: Any) -> None:
     ):  # fmt: skip
         if config[section][key] < 1:
             raise ConfigError(f'config.{section}.{key} is {config[section][key]}, but must be at least 1')
+
+
+def _loss(config: Any) -> losses.Loss | losses.BlendLoss:
+    """Of the network, or of the head behind it; the settings of both are checked."""
+    of_network = losses.make_loss(config.loss.name, _vgg_params(config.loss), config.loss.weight)
+    of_head = losses.make_blend_loss(config.loss.blend)
+    return of_head if config.model.head == 'blend' else of_network
 
 
 def _vgg_params(config: Any) -> Any:

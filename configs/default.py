@@ -63,11 +63,12 @@ def data() -> ml_collections.ConfigDict:
 
 
 def loss() -> ml_collections.ConfigDict:
-    """Eq. (17): mean absolute difference of mu-law images, plus a second term. A blending head learns by its own."""
+    """Eq. (17): mean absolute difference of mu-law images, plus a second term. A blending head has losses of its own."""
     c = ml_collections.ConfigDict()
     c.name = 'release'  # second term: 'release' Fourier, 'paper' VGG-19, 'reconstruction' none
     c.weight = 0.005  # of the second term
     c.vgg_weights = ''  # torchvision's vgg19 state dict (.pth or .npz), for 'paper'
+    c.blend = 'errors'  # of a blending head: learns to predict errors, or then, by the PSNR-mu it is for, 'mixture'
     return c
 
 

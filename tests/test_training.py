@@ -232,6 +232,27 @@ def test_weights_without_a_blending_head_get_one(config, finished, tmp_path, cap
     jax.tree.map(np.testing.assert_array_equal, ours, checkpoints.load_params(workdir / 'checkpoints' / '2'))
 
 
+def test_a_blending_head_that_predicts_errors_learns_by_its_mixture(config, finished, tmp_path):
+    workdir, _ = finished
+    config.model.head = 'blend'
+    train(config, tmp_path / 'errors', str(workdir / 'checkpoints' / '2'))
+    config.loss.blend = 'mixture'
+    lines = train(config, tmp_path / 'mixture', str(tmp_path / 'errors' / 'checkpoints' / '4'))
+    losses_told = [line for line in lines if 'log_square' in line]
+    assert losses_told and all(
+        line['loss'] == pytest.approx(line['log_square'] + line['error_prediction'], rel=1e-5) for line in losses_told
+    )
+    before, after = (checkpoints.load_params(tmp_path / name / 'checkpoints' / '4') for name in ('errors', 'mixture'))
+    assert not any(jax.tree.leaves(jax.tree.map(np.array_equal, before.pop('blend'), after.pop('blend'))))
+    jax.tree.map(np.testing.assert_array_equal, before, after)  # the network stays
+
+
+def test_a_loss_that_a_head_does_not_have_is_refused_before_data_are_read(config, tmp_path):
+    config.loss.blend = 'psnr'
+    with pytest.raises(ConfigError, match='loss.blend is one of errors, mixture'):
+        train(config, tmp_path / 'run')
+
+
 def test_a_blending_head_that_is_not_wanted_is_left_out(config, finished, tmp_path, capfd):
     model = afunet.build({**config.model, 'head': 'blend'})
     params = afunet.init_params(model, 5)

@@ -14,7 +14,7 @@ from afunet_jax.errors import CheckpointError
 
 MOST_CONFIG_BYTES = 10_000_000
 # Settings that runs of older releases did not have, and what those did (on a CPU: there was no precision to choose).
-SINCE = {'model.head': 'sigmoid', 'model.precision': 'highest', 'eval.align': 'off'}
+SINCE = {'model.head': 'sigmoid', 'model.precision': 'highest', 'eval.align': 'off', 'loss.blend': 'errors'}
 
 
 def flat(tree: Mapping[str, Any]) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from afunet_jax.data.brackets.views import Camera, Panorama, Photo
 from afunet_jax.data.layouts import get_layout
 from afunet_jax.data.scenes import find_scenes, read_scene
 from afunet_jax.errors import DataError
+from afunet_jax.photos import align
 
 SIZE = (48, 72)
 NAMES = {'train': ('a.hdr', 'b.hdr'), 'validation': ('c.hdr',), 'test': ('d.hdr', 'e.hdr')}
@@ -203,6 +204,21 @@ def test_compression_leaves_the_scene_and_what_was_drawn_before_it(owned):
     np.testing.assert_array_equal(scene.label, plain.label)
     off = np.abs(scene.ldrs.astype(float) - plain.ldrs) / 257
     assert 0.3 < off.mean() < 6
+
+
+def test_aligned_scenes_are_what_the_alignment_makes_of_them(owned):
+    size = 96, 144  # flow finds nothing in images as small as the others here
+    made = [brackets.make_bracket(3, 'train', k, *size, owned['train'], dataclasses.replace(REAL, aligned=share))
+            for k in range(4) for share in (0, 1)]
+    moved = []
+    for (plain, told), (scene, record) in zip(made[::2], made[1::2]):
+        expected, matched = align.align_scene(plain)
+        assert (told['aligned'], record['aligned']) == (False, matched)
+        np.testing.assert_array_equal(scene.ldrs, expected.ldrs)
+        np.testing.assert_array_equal(scene.label, plain.label)
+        assert {**told, 'aligned': matched} == record
+        moved.append((scene.ldrs != plain.ldrs).any())
+    assert any(moved)
 
 
 def chroma(label):

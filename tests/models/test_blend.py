@@ -7,7 +7,7 @@ import pytest
 import scipy.special
 from small import MODEL
 
-from afunet_jax import hdr, losses
+from afunet_jax import hdr, losses, metrics
 from afunet_jax.errors import ConfigError
 from afunet_jax.models import afunet, blend
 from afunet_jax.models.blend import CANDIDATES, SHARPNESS, TYPICAL, Blend, mixed
@@ -185,6 +185,52 @@ def test_the_loss_of_an_exact_candidate_has_a_bound():
     found = np.repeat(label[None], CANDIDATES, 0)
     losses_of = [losses.error_prediction(found, np.full(found.shape, s), label)[0] for s in (-4, -7, -20)]
     assert losses_of[1] < losses_of[0] < losses_of[2]
+
+
+def test_the_mixture_s_loss_is_its_psnr_and_a_little_of_error_prediction():
+    rng = np.random.default_rng(0)
+    label, found = rng.random((2, 8, 8, 3)), rng.random((CANDIDATES, 2, 8, 8, 3))
+    log_errors = rng.normal(-3, 1, found.shape)
+    weights = np.exp(-SHARPNESS * log_errors)
+    prediction = (weights * found).sum(0) / weights.sum(0)
+    total, terms = losses.make_blend_loss('mixture')(mixed(found, log_errors), found, log_errors, label)
+    pairs = zip(*(hdr.mu_law(np.float32(images)) for images in (prediction, label)))
+    psnr = np.mean([metrics.psnr(*pair) for pair in pairs])
+    assert terms.keys() == {'log_square', 'error_prediction'}
+    np.testing.assert_allclose(-10 / np.log(10) * terms['log_square'], psnr, rtol=1e-3)
+    beside = losses.error_prediction(found, log_errors, label)[0]
+    np.testing.assert_allclose(total, terms['log_square'] + losses.ERRORS_SHARE * beside, rtol=1e-6)
+
+
+def test_the_mixture_s_loss_falls_where_weight_goes_to_better_candidates_and_counts_each_image_alike():
+    rng = np.random.default_rng(0)
+    label = hdr.inverse_mu_law(np.repeat(rng.uniform(0.3, 0.7, (1, 8, 8, 3)), 2, 0))
+    signs = rng.choice([-1, 1], (CANDIDATES, 1, 8, 8, 3))
+    errors = np.array([0.01, 0.02, 0.05, 0.1, 0.2]).reshape(-1, 1, 1, 1, 1) * np.array([1, 0.5]).reshape(1, -1, 1, 1, 1)
+    found = hdr.inverse_mu_law(hdr.mu_law(label) + errors * signs)
+
+    def loss(log_errors):
+        return losses.make_blend_loss('mixture')(mixed(found, log_errors), found, log_errors, label)[1]['log_square']
+
+    gradient = jax.jit(jax.grad(loss))(np.zeros(found.shape))
+    by_image = np.abs(gradient).sum((0, 2, 3, 4))
+    assert gradient[0].mean() > 0 > gradient[4].mean()  # a smaller error of the best and a larger one of the worst
+    assert 0.5 < by_image[0] / by_image[1] < 2  # squares would count the one of larger errors four times as much
+
+
+def test_the_gradient_of_an_exact_mixture_is_finite():
+    label = jnp.full((1, 8, 8, 3), 0.5)
+    found = jnp.repeat(label[None], CANDIDATES, 0)
+    value, gradient = jax.value_and_grad(losses.log_square)(label, label)
+    assert value == np.float32(np.log(losses.LEAST_SQUARE)) and not gradient.any()
+    mixture = losses.make_blend_loss('mixture')
+    gradient = jax.grad(lambda s: mixture(mixed(found, s), found, s, label)[0])(jnp.zeros(found.shape))
+    assert np.isfinite(gradient).all()
+
+
+def test_other_losses_of_a_head_are_refused():
+    with pytest.raises(ConfigError, match="loss.blend is one of errors, mixture, not 'psnr'"):
+        losses.make_blend_loss('psnr')
 
 
 @pytest.mark.parametrize('moved', [False, True])

@@ -43,6 +43,8 @@ def _parser() -> argparse.ArgumentParser:
     add('--graded', type=float, default=Shares.graded,
         help='share of scenes with other colours, white balance and contrast (default %(default)s)')
     add('--jpeg', type=float, default=Shares.jpeg, help='share of scenes compressed as JPEG (default %(default)s)')
+    add('--aligned', type=float, default=Shares.aligned,
+        help='share of scenes whose frames are aligned as photos are before they are merged (default %(default)s)')
     add('--sources', help="CSV of your own images: columns file, split (train, validation, test), projection "
         "(panorama, photo); sha256, kind, licence, credit, repository, path, commit, note may follow "
         "(default: the package's)")
@@ -74,7 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         parser.error('give --out=DIR, --sheet=FILE.png, or both')
     if args.procedural < 1 and not args.hdr:
         parser.error('give --hdr=FOLDER, or --procedural=1 to do without real images')
-    shares = Shares(procedural=args.procedural, static=args.static, graded=args.graded, jpeg=args.jpeg)
+    shares = Shares(procedural=args.procedural, static=args.static, graded=args.graded, jpeg=args.jpeg,
+                    aligned=args.aligned)  # fmt: skip
     evs, steps = (None if given is None else tuple(given) for given in (args.evs, args.steps))
     request = Request(args.train, args.validation, args.test, args.height, args.width, args.seed, shares, evs, steps)
     try:

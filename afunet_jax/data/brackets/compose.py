@@ -15,6 +15,7 @@ from afunet_jax.data.scenes import Scene
 from afunet_jax.data.synthetic import compose as painted
 from afunet_jax.data.synthetic.sensor import Noise, brightness, expose
 from afunet_jax.data.synthetic.textures import GREY_WEIGHTS
+from afunet_jax.photos import align
 
 EV_STEPS = {1: 0.25, 2: 0.45, 3: 0.3}  # stops between exposures, and their shares: most brackets have 2
 EQUAL_STEPS = 0.6  # share of brackets of drawn steps whose two are the same: as a camera takes them
@@ -56,6 +57,7 @@ class Shares:
         figure: layers that are painted figures, not cut-outs.
         graded: whose colours, white balance and contrast are changed: few images have saturated colours.
         jpeg: compressed as JPEG, and so of 8 bits: what most photos are.
+        aligned: whose frames are aligned as photos are before they are merged (`photos.align`).
     """
 
     procedural: float = 0.4
@@ -65,6 +67,7 @@ class Shares:
     figure: float = 0.25
     graded: float = 0.0
     jpeg: float = 0.0
+    aligned: float = 0.0
 
 
 @dataclasses.dataclass
@@ -285,4 +288,8 @@ def make_bracket(
               **told, 'evs': evs.tolist(), 'iso': iso if noise is None else None, 'bits': bits, 'curve': curve,
               'graded': graded, 'jpeg': compressed}
     scene = Scene(f'{split}-{seed}-{index:04d}', ldrs, evs, np.minimum(frames[1], np.float32(1)))
+    if rng(8).random() < shares.aligned:
+        scene, record['aligned'] = align.align_scene(scene)
+    else:
+        record['aligned'] = False
     return scene, record
