@@ -11,7 +11,8 @@ how well images agree in views of 16 and 64 pixels, and how noisy they are there
 It learns to predict errors (`losses.error_prediction`), alone, behind a trained network, which it leaves as it is:
 gradients stop before it. A head that learns weights by the error of the mixture ends with one candidate everywhere,
 because the best of them on average is soon the only one that has a gradient; trained together with its network it
-takes the middle exposure, and the network forgets what it could do where that is noise.
+takes the middle exposure, and the network forgets what it could do where that is noise. A head that can predict errors
+already is made better by the error of the mixture (`losses.make_blend_loss`, 'mixture'): it is trained so by last.
 """
 
 import functools
