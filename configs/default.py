@@ -63,7 +63,7 @@ def data() -> ml_collections.ConfigDict:
 
 
 def loss() -> ml_collections.ConfigDict:
-    """Eq. (17): mean absolute difference of mu-law images, plus a second term. A blending head has losses of its own."""
+    """Eq. (17): mean absolute difference of mu-law images, plus a second term. A blending head has its own losses."""
     c = ml_collections.ConfigDict()
     c.name = 'release'  # second term: 'release' Fourier, 'paper' VGG-19, 'reconstruction' none
     c.weight = 0.005  # of the second term
