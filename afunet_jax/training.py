@@ -437,7 +437,7 @@ def _start(model, optimizer, config, saved, batches, weights, grow) -> tuple[Tra
     found = _restore_in_turn(saved, params, new.opt_state)
     if found is None:
         if weights:
-            new = new.replace(params=_initial_weights(weights, grow, config.model, params))
+            new = new.replace(params=_initial_weights(weights, grow, config, params))
         elif config.model.head == 'blend':
             raise ConfigError(
                 'a blending head learns behind a trained network: train that with config.model.head=sigmoid first, and '
@@ -449,14 +449,20 @@ def _start(model, optimizer, config, saved, batches, weights, grow) -> tuple[Tra
     return TrainState(np.int32(step), params, opt_state), about.get('log', {})
 
 
-def _initial_weights(weights: str, grow: bool, wanted: Any, drawn: dict[str, Any]) -> dict[str, Any]:
+def _initial_weights(weights: str, grow: bool, config: Any, drawn: dict[str, Any]) -> dict[str, Any]:
     """The parameters in `weights`, fitted to the config's network, whose own were `drawn`; says what was fitted.
 
-    A head that is missing begins as it was drawn, one that is not wanted is left out; `grow` adds stages.
+    A head that is missing begins as it was drawn, to predict errors; one that is not wanted is left out; `grow` adds
+    stages.
     """
     settings, params = checkpoints.load_weights(weights)
-    said, stages = [], settings['num_stages']
+    said, stages, wanted = [], settings['num_stages'], config.model
     if wanted.head == 'blend' and 'blend' not in params:
+        if config.loss.blend == 'mixture':
+            raise ConfigError(
+                f'config.loss.blend=mixture makes a head better that predicts errors, but {weights} has no blending '
+                'head (model.head=blend): train one with config.loss.blend=errors first, and name its workdir'
+            )
         settings, params = {**settings, 'head': wanted.head}, {**params, 'blend': drawn['blend']}
         said.append('has no blending head: its parameters start with initial values')
     if wanted.head == 'sigmoid' and 'blend' in params:

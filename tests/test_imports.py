@@ -11,7 +11,8 @@ PACKAGE = pathlib.Path(__file__).parent.parent / 'afunet_jax'
 LAYERS = [  # a module imports from its own group or from those above it
     {'errors'},
     {'hdr', 'files', 'manifest', 'memory', 'signals', 'parallel', 'sizes', 'metrics.checks', 'metrics.similarity',
-     'models.windows', 'models.layers', 'models.attention', 'models.chunks', 'models.execution'},
+     'models.windows', 'models.layers', 'models.attention', 'models.chunks', 'models.execution',
+     'models.smoothing'},
     {'cli', 'image_io', 'torch_files', 'models.fused_attention', 'models.afm', 'models.blend', 'metrics.psnr',
      'metrics.ssim', 'metrics.hdrvdp2', 'data.progress'},
     {'metrics.ssim_variants', 'metrics.pu21', 'metrics', 'metrics.registry'},

@@ -228,6 +228,7 @@ def test_weights_without_a_blending_head_get_one(config, finished, tmp_path, cap
     ours = checkpoints.load_params(tmp_path / 'run' / 'checkpoints' / '4')
     drawn = afunet.init_params(afunet.build(config.model), config.seed)['blend']
     learned = jax.tree.map(lambda a, b: not np.array_equal(a, b), ours.pop('blend'), drawn)
+    assert not any(learned.pop('guides').values())  # errors say nothing of them
     assert all(jax.tree.leaves(learned))
     jax.tree.map(np.testing.assert_array_equal, ours, checkpoints.load_params(workdir / 'checkpoints' / '2'))
 
@@ -245,6 +246,13 @@ def test_a_blending_head_that_predicts_errors_learns_by_its_mixture(config, fini
     before, after = (checkpoints.load_params(tmp_path / name / 'checkpoints' / '4') for name in ('errors', 'mixture'))
     assert not any(jax.tree.leaves(jax.tree.map(np.array_equal, before.pop('blend'), after.pop('blend'))))
     jax.tree.map(np.testing.assert_array_equal, before, after)  # the network stays
+
+
+def test_a_blending_head_that_cannot_predict_errors_is_not_trained_by_its_mixture(config, finished, tmp_path):
+    workdir, _ = finished
+    config.model.head, config.loss.blend = 'blend', 'mixture'
+    with pytest.raises(ConfigError, match='has no blending head.*config.loss.blend=errors first'):
+        train(config, tmp_path / 'run', str(workdir / 'checkpoints' / '2'))
 
 
 def test_a_loss_that_a_head_does_not_have_is_refused_before_data_are_read(config, tmp_path):

@@ -21,6 +21,7 @@ from afunet_jax.models.blend import CELL, Blend, mixed
 from afunet_jax.models.chunks import Images, map_tiles
 from afunet_jax.models.execution import ATTENTIONS, Execution
 from afunet_jax.models.layers import INIT_STD, Conv3x3, LayerNorm, normal_deviation
+from afunet_jax.models.smoothing import smoothed
 
 DTYPES = ('float32', 'bfloat16')
 PRECISIONS = ('highest', 'default')
@@ -48,7 +49,8 @@ class AFUNet(nn.Module):
         drop_path: largest rate of stochastic depth, in [0, 1).
         order: 'AF' aligns, then fuses; 'FA' the other way round (Table 5).
         ablation: 'M1' SFM alone, 'M2' + SAM, 'M3' + CFM, 'M4' + DCM, the full network (Table 4).
-        head: 'sigmoid', Eq. (16); 'blend' mixes that image with the exposures, see `blend`; not in the paper.
+        head: 'sigmoid', Eq. (16); 'blend' mixes that image with the exposures and takes noise out, see `blend`; not in
+            the paper.
         chunk_windows, remat, attention: how it is computed: speed and memory, not values; see `execution.Execution`.
         dtype: of feature maps and matrix products, 'float32' or 'bfloat16'. Parameters, the input and its first
             convolution, norms, softmax, sums over the image, the head and the output are float32 in any case.
@@ -110,11 +112,10 @@ class AFUNet(nn.Module):
         x = x.astype(jnp.float32) + Conv3x3(channels, name='skip_conv')(f_2)
         output = nn.sigmoid(Conv3x3(3, name='output_conv')(x))  # Eq. (16)
         if self.head == 'blend':
-            found = Blend(2 * channels, name='blend')(x, output, padded)
-            candidates, log_errors = (images[:, :, :height, :width] for images in found)
-            self.sow(BLENDED, 'candidates', candidates)
-            self.sow(BLENDED, 'log_errors', log_errors)
-            return mixed(candidates, log_errors)
+            candidates, log_errors, guides = Blend(2 * channels, name='blend')(x, output, padded)
+            self.sow(BLENDED, 'candidates', candidates[:, :, :height, :width])
+            self.sow(BLENDED, 'log_errors', log_errors[:, :, :height, :width])
+            output = smoothed(mixed(candidates, log_errors), guides)
         return output[:, :height, :width]
 
     def _normalised(self, features: list[jax.Array]) -> list[jax.Array]:

@@ -3,7 +3,7 @@
 Not in the paper, whose Eq. (16) draws every pixel anew: what stands still and is exposed well is already in the
 photos, more exactly than a small network can draw it. The head predicts how far each of the five candidates is from
 the truth, and takes their mean with weights that fall with that error: the nearer, the heavier, as inverse variances
-do.
+do. What noise is left goes with means of alike pixels around, see `smoothing`: the head says which are alike.
 
 Whether two exposures differ by noise or because something has moved does not show in a few pixels. So the head is told
 how well images agree in views of 16 and 64 pixels, and how noisy they are there; see `_views`.
@@ -12,7 +12,8 @@ It learns to predict errors (`losses.error_prediction`), alone, behind a trained
 gradients stop before it. A head that learns weights by the error of the mixture ends with one candidate everywhere,
 because the best of them on average is soon the only one that has a gradient; trained together with its network it
 takes the middle exposure, and the network forgets what it could do where that is noise. A head that can predict errors
-already is made better by the error of the mixture (`losses.make_blend_loss`, 'mixture'): it is trained so by last.
+already is made better by the error of the mixture (`losses.make_blend_loss`, 'mixture'): it is trained so by last, and
+from that alone learns what is alike.
 """
 
 import functools
@@ -25,6 +26,7 @@ import jax.numpy as jnp
 
 from afunet_jax.hdr import mu_law, weighted_merge
 from afunet_jax.models.layers import Conv3x3, Dense, LayerNorm, gelu
+from afunet_jax.models.smoothing import FEATURES, START
 
 CANDIDATES = 5  # the network's image, three exposures, and their weighted merge
 HIDDEN_LAYERS = 2
@@ -39,7 +41,7 @@ LEAST_SHARE = 1e-4  # of values that can be compared, added before it divides
 
 
 class Blend(nn.Module):
-    """Candidates for a pixel, and how far each will be from the truth.
+    """Candidates for a pixel, how far each will be from the truth, and which pixels around are alike.
 
     Attributes:
         hidden: channels of the layers between.
@@ -48,8 +50,8 @@ class Blend(nn.Module):
     hidden: int
 
     @nn.compact
-    def __call__(self, features: jax.Array, merged: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """For `mixed` and `losses.error_prediction`.
+    def __call__(self, features: jax.Array, merged: jax.Array, x: jax.Array) -> tuple[jax.Array, jax.Array, jax.Array]:
+        """For `mixed`, `smoothing.smoothed` and `losses.make_blend_loss`.
 
         Args:
             features: that the network's image was made of, `[B, H, W, C]`; H and W are multiples of `CELL`.
@@ -58,7 +60,8 @@ class Blend(nn.Module):
 
         Returns:
             The candidates, linear `[5, B, H, W, 3]`: the network's image, the short, middle and long exposure, their
-            weighted merge; and the natural logarithms of their predicted absolute errors, of mu-law values.
+            weighted merge; the natural logarithms of their predicted absolute errors, of mu-law values; and the guides
+            of `smoothing.smoothed`, `[B, H, W, 6]`.
         """
         features, merged = jax.lax.stop_gradient((features, merged))
         parts = jnp.split(x, 6, -1)
@@ -72,7 +75,9 @@ class Blend(nn.Module):
         for i in range(HIDDEN_LAYERS):
             seen = gelu(Conv3x3(self.hidden, name=f'hidden_{i}')(seen))
         errors = Conv3x3(3 * CANDIDATES, name='errors').in_parts(seen, CANDIDATES)
-        return jnp.stack(candidates), jnp.stack(errors) + TYPICAL
+        start = jnp.array([*START, *(0.0,) * FEATURES]).reshape(1, 1, 1, -1)
+        guides = Conv3x3(start.size, name='guides')(seen) + start
+        return jnp.stack(candidates), jnp.stack(errors) + TYPICAL, guides
 
 
 def mixed(candidates: jax.Array, log_errors: jax.Array) -> jax.Array:

@@ -11,6 +11,7 @@ from afunet_jax import hdr, losses, metrics
 from afunet_jax.errors import ConfigError
 from afunet_jax.models import afunet, blend
 from afunet_jax.models.blend import CANDIDATES, SHARPNESS, TYPICAL, Blend, mixed
+from afunet_jax.models.smoothing import FEATURES, START, STEEPEST, WIDTHS, smoothed
 
 SIZE = (2, 12, 20)  # a multiple of cells, less than a view
 UNEVEN = (2, 11, 14)  # no multiple of the window
@@ -35,7 +36,7 @@ def with_parameters(seed=1, deviation=0.3):
 
 
 def mix(head, params, *given):
-    return mixed(*head.apply({'params': params}, *given))
+    return mixed(*head.apply({'params': params}, *given)[:2])
 
 
 def ldrs_of(x):
@@ -115,11 +116,12 @@ def test_weights_fall_with_the_fourth_power_of_the_predicted_errors():
         seen = seen * scipy.special.ndtr(seen)
     errors = np.exp(np.moveaxis(convolution(seen, params['errors']).reshape(*SIZE, CANDIDATES, 3), -2, 0) + TYPICAL)
     expected = (errors**-SHARPNESS * candidates(merged, x)).sum(0) / (errors**-SHARPNESS).sum(0)
-    found, log_errors = jax.jit(head.apply)({'params': params}, features, merged, x)
+    found, log_errors, guides = jax.jit(head.apply)({'params': params}, features, merged, x)
     np.testing.assert_array_equal(found[:4], candidates(merged, x)[:4])
     np.testing.assert_allclose(found[4], candidates(merged, x)[4], rtol=1e-6)
     np.testing.assert_allclose(np.exp(np.float64(log_errors)), errors, rtol=1e-4)
     np.testing.assert_allclose(mixed(found, log_errors), expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(guides, convolution(seen, params['guides']) + [*START, *[0] * FEATURES], rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize('evs', EXPOSURES)
@@ -147,8 +149,9 @@ def test_gradients_are_finite_and_reach_all_parameters_and_nothing_before(evs):
     head, params, (features, merged, _) = with_parameters()
 
     def loss(params, features, merged):
-        found = head.apply({'params': params}, features, merged, jnp.asarray(photos(evs)))
-        return losses.error_prediction(*found, jnp.ones_like(merged))[0]
+        found, log_errors, guides = head.apply({'params': params}, features, merged, jnp.asarray(photos(evs)))
+        prediction = smoothed(mixed(found, log_errors), guides)
+        return losses.make_blend_loss('mixture')(prediction, found, log_errors, jnp.ones_like(merged))[0]
 
     own, *before = jax.grad(loss, (0, 1, 2))(params, features, merged)
     assert all(np.isfinite(g).all() and g.any() for g in jax.tree.leaves(own))
@@ -163,10 +166,25 @@ def test_in_the_network_it_comes_after_equation_16_and_changes_nothing_else():
     x = photos(size=UNEVEN)
     apply = jax.jit(lambda p, x: blending.apply({'params': p}, x))
     expected = jax.jit(lambda p, x: plain.apply({'params': p}, x))(rest, x)
+    params['blend']['guides']['bias'][1] = STEEPEST  # no pixel around counts
     params['blend']['errors']['bias'] = np.repeat([-50, 0, 0, 0, 0], 3).astype(np.float32)
     np.testing.assert_allclose(apply(params, x), expected, rtol=0, atol=1e-6)
     params['blend']['errors']['bias'] = np.repeat([0, 0, -50, 0, 0], 3).astype(np.float32)
     np.testing.assert_array_equal(apply(params, x), x[..., 6:9])
+
+
+def test_noise_is_taken_out_of_the_mixture_of_whole_images():
+    blending = afunet.build({**MODEL, 'head': 'blend'})
+    params = afunet.init_params(blending, 0)
+    params['blend']['guides']['bias'][:WIDTHS] = -8  # wide
+    x = photos(size=UNEVEN)
+    apply = jax.jit(lambda p, x: blending.apply({'params': p}, x, mutable=[afunet.BLENDED]))
+    smooth, sown = apply(params, x)
+    plain = mixed(sown[afunet.BLENDED]['candidates'][0], sown[afunet.BLENDED]['log_errors'][0])
+    assert smooth.shape == plain.shape == (*UNEVEN, 3)
+    assert np.abs(np.diff(hdr.mu_law(smooth), axis=1)).mean() < 0.8 * np.abs(np.diff(hdr.mu_law(plain), axis=1)).mean()
+    params['blend']['guides']['bias'][:WIDTHS] = 2 * STEEPEST
+    np.testing.assert_allclose(apply(params, x)[0], plain, rtol=1e-6)
 
 
 def test_the_loss_is_least_where_errors_are_predicted():
