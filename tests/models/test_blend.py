@@ -153,7 +153,7 @@ def test_gradients_are_finite_and_reach_all_parameters_and_nothing_before(evs):
         prediction = smoothed(mixed(found, log_errors), guides)
         return losses.make_blend_loss('mixture')(prediction, found, log_errors, jnp.ones_like(merged))[0]
 
-    own, *before = jax.grad(loss, (0, 1, 2))(params, features, merged)
+    own, *before = jax.jit(jax.grad(loss, (0, 1, 2)))(params, features, merged)
     assert all(np.isfinite(g).all() and g.any() for g in jax.tree.leaves(own))
     assert not any(g.any() for g in before)
 
