@@ -1,13 +1,17 @@
 """Settings of every test: four CPU devices, full precision, no silent rank promotion. And a browser."""
 
 import os
-
-# Before jax starts: it reads this once.
-os.environ['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=4'
-os.environ.setdefault('JAX_PLATFORMS', 'cpu')
-
 import pathlib
 import tempfile
+
+# Before jax starts: it reads these once.
+os.environ['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=4'
+os.environ.setdefault('JAX_PLATFORMS', 'cpu')
+# All tests share what is compiled, in all processes, and the programs that they start: many compile the same again.
+# Nothing is left behind.
+_COMPILED = tempfile.TemporaryDirectory()
+os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', _COMPILED.name)
+os.environ.setdefault('JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS', '0.2')
 
 import chromium
 import jax
@@ -15,8 +19,6 @@ import pytest
 import small
 
 small.heed_signals()
-_COMPILED = tempfile.TemporaryDirectory()  # programs that tests start share it; nothing is left behind
-os.environ.setdefault('JAX_COMPILATION_CACHE_DIR', _COMPILED.name)
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 jax.config.update('jax_default_matmul_precision', 'highest')
