@@ -42,19 +42,18 @@
     python train.py --config=configs/small.py $JPEG --workdir=runs/12 --weights=runs/11 --config.seed=667 \\
         --config.optimizer.learning_rate=1.5e-3 --config.train.batch_size=4 --config.train.steps=6000 \\
         --config.train.checkpoint_every=500 --config.validation.every=1000
+    ALIGNED="--static=0.35 --graded=0.5 --steps 0.7 4 --jpeg=0.2 --aligned=0.85"
+    MIXTURE="--config=configs/small.py --config.loss.blend=mixture --config.optimizer.learning_rate=1e-3 \\
+        --config.train.batch_size=4 --config.train.crop_size=96"
     python -m afunet_jax.data.brackets --hdr=HDR_IMAGES --out=data/brackets_6 --seed=6 \\
-        --train=700 --validation=24 --test=0 --static=0.35 --graded=0.5 --steps 0.7 4 --jpeg=0.2 --aligned=0.85
-    ALIGNED="--config.data.dir=data/brackets_6 --config.validation.scenes=24"
-    python train.py --config=configs/small.py $ALIGNED --workdir=runs/13 --weights=runs/12 --config.seed=778 \\
-        --config.loss.blend=mixture --config.optimizer.learning_rate=1e-3 --config.train.batch_size=4 \\
-        --config.train.crop_size=96 --config.train.steps=2000 --config.train.checkpoint_every=500 \\
+        --train=700 --validation=24 --test=0 $ALIGNED
+    python train.py $MIXTURE --config.data.dir=data/brackets_6 --config.validation.scenes=24 --workdir=runs/13 \\
+        --weights=runs/12 --config.seed=778 --config.train.steps=2000 --config.train.checkpoint_every=500 \\
         --config.validation.every=1000
     python -m afunet_jax.data.brackets --hdr=HDR_IMAGES --out=data/brackets_7 --seed=7 \\
-        --train=640 --validation=16 --test=0 --static=0.35 --graded=0.5 --steps 0.7 4 --jpeg=0.2 --aligned=0.85
-    OTHERS="--config.data.dir=data/brackets_7 --config.validation.scenes=16"
-    python train.py --config=configs/small.py $OTHERS --workdir=runs/14 --weights=runs/13 --config.seed=889 \\
-        --config.loss.blend=mixture --config.optimizer.learning_rate=1e-3 --config.train.batch_size=4 \\
-        --config.train.crop_size=96 --config.train.steps=3200 --config.train.checkpoint_every=400 \\
+        --train=640 --validation=16 --test=0 $ALIGNED
+    python train.py $MIXTURE --config.data.dir=data/brackets_7 --config.validation.scenes=16 --workdir=runs/14 \\
+        --weights=runs/13 --config.seed=889 --config.train.steps=3200 --config.train.checkpoint_every=400 \\
         --config.train.log_every=50 --config.validation.every=800
     python eval.py --config=configs/small.py --weights=runs/14 --out=runs/14/eval
     python -m afunet_jax.packaging --before=runs/1 --before=runs/2 --before=runs/3 --before=runs/4 --before=runs/5 \\

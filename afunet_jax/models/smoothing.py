@@ -37,7 +37,8 @@ def smoothed(image: jax.Array, guides: jax.Array) -> jax.Array:
     by_value, by_distance, *features = (guides[..., c] for c in range(guides.shape[-1]))
     by_value, by_distance = (jnp.exp(jnp.minimum(log, STEEPEST)) for log in (by_value, by_distance))
     compared = [mu_law(colour) for colour in colours] + features
-    around = _reflected(jnp.stack(colours + compared))
+    border = ((0, 0), (0, 0), (RADIUS, RADIUS), (RADIUS, RADIUS))
+    around = jnp.pad(jnp.stack(colours + compared), border, mode='reflect')
 
     @jax.checkpoint
     def add(sums: tuple[jax.Array, jax.Array], offset: jax.Array) -> tuple[tuple[jax.Array, jax.Array], None]:
@@ -50,8 +51,3 @@ def smoothed(image: jax.Array, guides: jax.Array) -> jax.Array:
     start = jnp.stack(colours), jnp.ones_like(colours[0])
     (total, weights), _ = jax.lax.scan(add, start, jnp.array(_OFFSETS))
     return jnp.moveaxis(total / weights[None], 0, -1)
-
-
-def _reflected(planes: jax.Array) -> jax.Array:
-    """`[N, B, H, W]` with `RADIUS` more rows and columns on each side."""
-    return jnp.pad(planes, ((0, 0), (0, 0), (RADIUS, RADIUS), (RADIUS, RADIUS)), mode='reflect')
