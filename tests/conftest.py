@@ -1,5 +1,6 @@
 """Settings of every test: four CPU devices, full precision, no silent rank promotion. And a browser."""
 
+import gc
 import os
 import pathlib
 import tempfile
@@ -22,6 +23,19 @@ small.heed_signals()
 
 jax.config.update('jax_numpy_rank_promotion', 'raise')
 jax.config.update('jax_default_matmul_precision', 'highest')
+gc.set_threshold(200_000, 50, 50)  # tracing makes many objects, and looking for garbage among them took a seventh of it
+
+
+@pytest.fixture(scope='module')
+def quickly_compiled():
+    """What a module compiles on CPUs is not optimised: for those that compile for minutes and compute for seconds.
+
+    Programs that they start are compiled as users have them.
+    """
+    jax.config.update('jax_disable_most_optimizations', jax.default_backend() == 'cpu')
+    yield
+    jax.config.update('jax_disable_most_optimizations', False)
+    jax.clear_caches()
 
 
 @pytest.fixture(scope='session')

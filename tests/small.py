@@ -70,6 +70,24 @@ def config(folder, prepared):
     return config
 
 
+def parameters(model):
+    """Random parameters of the size that trained ones have (those of the golden numbers), so that all branches matter."""
+    import jax
+
+    from afunet_jax.models import afunet
+
+    rng = np.random.default_rng(0)
+    around = {'table': (0, 0.5), 'bias': (0, 0.1), 'scale': (1, 0.1), 'temperature': (1, 0.2), 'beta_1': (0.5, 0.1), 'beta_3': (0.5, 0.1)}
+
+    def draw(path, leaf):
+        gain = 0.25 if path[0].key == 'output_conv' else 0.6
+        fan_in = np.prod(leaf.shape[:-1]) if len(leaf.shape) != 3 else 9
+        mean, std = around.get(path[-1].key, (0, gain / np.sqrt(fan_in)))
+        return np.asarray(mean + std * rng.standard_normal(leaf.shape), np.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, afunet.parameter_shapes(model))
+
+
 def flags(config):
     """The configuration's differences from the default as command-line flags."""
     from configs import default

@@ -66,6 +66,7 @@ def assert_same_training(ours, theirs):
     np.testing.assert_allclose(ours['validations'], theirs['validations'], rtol=1e-4)
 
 
+@pytest.mark.slow  # two processes of two devices do too, and whole runs of other tests are on four
 def test_four_devices_train_as_one_does(settings, one_device):
     folder, flags = settings
     status, _, err = small.run('train.py', *flags, f'--workdir={folder}/four', devices=4)

@@ -32,6 +32,8 @@ from afunet_jax.metrics import registry
 from afunet_jax.models import afunet
 from afunet_jax.training_log import Log
 
+pytestmark = pytest.mark.usefixtures('quickly_compiled')
+
 SECONDS_TO_END = 30.0
 MEMORY_STEPS = int(os.environ.get('AFUNET_MEMORY_STEPS', 20_000))
 MEMORY_SIZES = int(os.environ.get('AFUNET_MEMORY_SIZES', 300))

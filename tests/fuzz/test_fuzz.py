@@ -7,7 +7,7 @@ import pytest
 from fuzz import driver
 
 QUICK, ALL = 100, 2000  # files a format
-FEWER = {'whole run': 16, 'HEIC': 50, 'DNG': 50, '.npz': 50}  # in the quick test: each takes long
+FEWER = {'whole run': 16, 'HEIC': 50, 'DNG': 50, '.npz': 50, 'checkpoint': 50, '.pth': 50}  # in the quick test: each takes long
 SLOW_SEED = 1  # the slow test reads others than the quick one
 
 

@@ -1,3 +1,4 @@
+import functools
 import itertools
 
 import jax
@@ -12,6 +13,8 @@ from afunet_jax.errors import ConfigError
 from afunet_jax.models import afunet, blend
 from afunet_jax.models.blend import CANDIDATES, SHARPNESS, TYPICAL, Blend, mixed
 from afunet_jax.models.smoothing import FEATURES, START, STEEPEST, WIDTHS, smoothed
+
+pytestmark = pytest.mark.usefixtures('quickly_compiled')
 
 SIZE = (2, 12, 20)  # a multiple of cells, less than a view
 UNEVEN = (2, 11, 14)  # no multiple of the window
@@ -35,8 +38,16 @@ def with_parameters(seed=1, deviation=0.3):
     return head, params, (features, merged, x)
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def mix(head, params, *given):
     return mixed(*head.apply({'params': params}, *given)[:2])
+
+
+@functools.cache
+def in_network():
+    """A network with a head, and its image and what the head gave, compiled."""
+    blending = afunet.build({**MODEL, 'head': 'blend'})
+    return blending, jax.jit(lambda p, x: blending.apply({'params': p}, x, mutable=[afunet.BLENDED]))
 
 
 def ldrs_of(x):
@@ -159,26 +170,24 @@ def test_gradients_are_finite_and_reach_all_parameters_and_nothing_before(evs):
 
 
 def test_in_the_network_it_comes_after_equation_16_and_changes_nothing_else():
-    plain, blending = afunet.build(MODEL), afunet.build({**MODEL, 'head': 'blend'})
+    plain, (blending, apply) = afunet.build(MODEL), in_network()
     params = afunet.init_params(blending, 0)
     rest = {name: params[name] for name in params if name != 'blend'}
     assert jax.tree.structure(rest) == jax.tree.structure(afunet.init_params(plain, 0))
     x = photos(size=UNEVEN)
-    apply = jax.jit(lambda p, x: blending.apply({'params': p}, x))
     expected = jax.jit(lambda p, x: plain.apply({'params': p}, x))(rest, x)
     params['blend']['guides']['bias'][1] = STEEPEST  # no pixel around counts
     params['blend']['errors']['bias'] = np.repeat([-50, 0, 0, 0, 0], 3).astype(np.float32)
-    np.testing.assert_allclose(apply(params, x), expected, rtol=0, atol=1e-6)
+    np.testing.assert_allclose(apply(params, x)[0], expected, rtol=0, atol=1e-6)
     params['blend']['errors']['bias'] = np.repeat([0, 0, -50, 0, 0], 3).astype(np.float32)
-    np.testing.assert_array_equal(apply(params, x), x[..., 6:9])
+    np.testing.assert_array_equal(apply(params, x)[0], x[..., 6:9])
 
 
 def test_noise_is_taken_out_of_the_mixture_of_whole_images():
-    blending = afunet.build({**MODEL, 'head': 'blend'})
+    blending, apply = in_network()
     params = afunet.init_params(blending, 0)
     params['blend']['guides']['bias'][:WIDTHS] = -8  # wide
     x = photos(size=UNEVEN)
-    apply = jax.jit(lambda p, x: blending.apply({'params': p}, x, mutable=[afunet.BLENDED]))
     smooth, sown = apply(params, x)
     plain = mixed(sown[afunet.BLENDED]['candidates'][0], sown[afunet.BLENDED]['log_errors'][0])
     assert smooth.shape == plain.shape == (*UNEVEN, 3)

@@ -23,6 +23,8 @@ from small import MODEL
 from afunet_jax import hdr, losses
 from afunet_jax.models import afm, afunet, execution
 
+pytestmark = pytest.mark.usefixtures('quickly_compiled')
+
 ROOT = pathlib.Path(__file__).parents[2]
 QUICK_SIZES = ((8, 8), (13, 21))  # a size compiles for seconds: one window; several, and padding
 MANY_SIZES = tuple((int(h), int(w)) for h, w in np.random.default_rng(0).integers(8, 301, (24, 2))) + (
@@ -179,12 +181,14 @@ def test_cfm_where_its_norm_is_zero(value):
     shape = (1, 8, 8, 12)
     for x, w in (np.full(shape, value), np.zeros(shape)), (np.zeros(shape), np.full(shape, value)), (np.full(shape, value),) * 2:
         x, w = x.astype(np.float32), w.astype(np.float32)
-        params = block.init(jax.random.key(0), x, w)
+        params = jax.jit(block.init)(jax.random.key(0), x, w)
 
+        @jax.jit
+        @functools.partial(jax.value_and_grad, argnums=(0, 1, 2))
         def total(params, x, w):
             return block.apply(params, x, w).sum()
 
-        value_, gradients = jax.value_and_grad(total, argnums=(0, 1, 2))(params, x, w)
+        value_, gradients = total(params, x, w)
         assert np.isfinite(value_) and all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradients))
 
 
@@ -209,10 +213,11 @@ rng = np.random.default_rng(7)
 x, label = rng.random((2, 16, 24, 18), np.float32), rng.random((2, 16, 24, 3), np.float32)
 loss, optimizer = losses.make_loss('release'), optax.adam(1e-3)
 def objective(params, key):
-    return loss(model.apply({'params': params}, x, train=True, rngs={'dropout': key}), label)[0]
+    image = model.apply({'params': params}, x, train=True, rngs={'dropout': key})
+    return loss(image, label)[0], image
 @jax.jit
 def step(params, state, key):
-    value, gradients = jax.value_and_grad(objective)(params, key)
+    value, gradients = jax.value_and_grad(objective, has_aux=True)(params, key)
     updates, state = optimizer.update(gradients, state)
     return optax.apply_updates(params, updates), state, value
 def digest(tree):
@@ -222,13 +227,12 @@ state = optimizer.init(params)
 for i in range(2):
     params, state, value = step(params, state, jax.random.fold_in(jax.random.key(443), i))
     found.append(digest((params, state, value)))
-found.append(digest(jax.jit(lambda p: model.apply({'params': p}, x))(params)))
 print(json.dumps(found))
 """
 
 
 def test_the_same_seeds_give_the_same_bits_in_two_processes():
-    """Initial values, two steps of training with stochastic depth, and an image; the hash seeds differ."""
+    """Initial values, and two steps of training with stochastic depth and their images; the hash seeds differ."""
     settings = json.dumps({**MODEL, 'sfm_depth': 1, 'drop_path': 0.5, 'chunk_windows': 0, 'remat': 'off'})
     running = []
     for hash_seed in ('1', '2'):
@@ -236,4 +240,4 @@ def test_the_same_seeds_give_the_same_bits_in_two_processes():
         environment.pop('JAX_COMPILATION_CACHE_DIR', None)  # each compiles for itself
         running.append(subprocess.Popen([sys.executable, '-c', ONCE, settings], env=environment, stdout=subprocess.PIPE, text=True))
     found = [json.loads(process.communicate()[0]) for process in running]
-    assert found[0] == found[1] and len(set(found[0])) == 4
+    assert found[0] == found[1] and len(set(found[0])) == 3
