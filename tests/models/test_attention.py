@@ -7,6 +7,8 @@ import pytest
 
 from afunet_jax.models import attention
 
+pytestmark = pytest.mark.usefixtures('quickly_compiled')
+
 
 def plain_window_attention(q, k, v, bias, mask):
     """Head by head, as Eq. (12) and the Swin paper have it."""

@@ -7,6 +7,8 @@ import pytest
 
 from afunet_jax.models import chunks
 
+pytestmark = pytest.mark.usefixtures('quickly_compiled')
+
 TILES = [(8, 12), (8, 6), (4, 12), (2, 3), (1, 1)]
 
 

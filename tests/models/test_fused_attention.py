@@ -12,6 +12,8 @@ from afunet_jax.errors import ConfigError
 from afunet_jax.models import fused_attention, windows
 from afunet_jax.models.fused_attention import fused_window_attention
 
+pytestmark = pytest.mark.usefixtures('quickly_compiled')
+
 TOLERANCE = 2e-6  # of the largest number of a result, or of 1: some float32 roundings of sums over N and d
 SWIN, SAM = (4, 64, 18), (2, 64, 12)  # heads, N, d
 

@@ -9,6 +9,8 @@ import torch
 
 from afunet_jax.models import layers
 
+pytestmark = pytest.mark.usefixtures('quickly_compiled')
+
 
 def normal(seed, *shape):
     return np.random.default_rng(seed).standard_normal(shape).astype(np.float32)
