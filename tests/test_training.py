@@ -20,6 +20,7 @@ from configs import default
 
 pytestmark = pytest.mark.usefixtures('quickly_compiled')
 
+
 # ---- the schedule ------------------------------------------------------------------------------------
 
 

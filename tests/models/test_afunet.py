@@ -18,6 +18,7 @@ pytestmark = pytest.mark.usefixtures('quickly_compiled')
 
 SMALL = {'num_stages': 2, 'width': 12, 'sfm_depth': 2, 'sfm_heads': 2, 'sam_heads': 1, 'cfm_heads': 2}
 
+
 def test_inference_takes_parameters_and_an_input_and_nothing_else():
     params, x = afunet.parameter_shapes(AFUNet()), jnp.ones((1, 8, 8, 18))
     assert jax.eval_shape(AFUNet().apply, {'params': params}, x).shape == (1, 8, 8, 3)
